@@ -1,0 +1,67 @@
+"""Put rows of different lengths into sequences of one capacity, with little left empty.
+
+Planned from lengths alone, as a pure function of its arguments: first-fit decreasing inside windows of a shuffled
+order, so that packs stay random samples of the data, and the packs of an epoch can be known before it begins.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llavar.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackPlan:
+    """Row numbers of every pack, in training order. ``tokens`` counts those of the rows, ``capacity`` per pack."""
+
+    packs: tuple[tuple[int, ...], ...]
+    capacity: int
+    tokens: int
+
+    @property
+    def padding(self) -> float:
+        """Share of the capacity that stays empty."""
+        return 1 - self.tokens / (len(self.packs) * self.capacity) if self.packs else 0.0
+
+
+def plan(
+    lengths: Sequence[int], capacity: int, *, seed: int = 0, epoch: int = 0, window: int = 512, most: int = 64
+) -> PackPlan:
+    """Packs of at most ``capacity`` tokens and ``most`` rows that hold every row exactly once.
+
+    Raises:
+        ConfigError: a row is longer than the capacity.
+    """
+    longest = max(lengths, default=0)
+    if longest > capacity:
+        raise ConfigError(
+            f"row {list(lengths).index(longest)} has {longest} tokens and a pack holds {capacity}; "
+            "raise the capacity or lower the maximal length"
+        )
+    rng = random.Random(f"pack:{seed}:{epoch}")
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    packs: list[tuple[int, ...]] = []
+    for start in range(0, len(order), window):
+        packs += _first_fit(order[start : start + window], lengths, capacity, most)
+    rng.shuffle(packs)
+    return PackPlan(packs=tuple(packs), capacity=capacity, tokens=sum(lengths))
+
+
+def _first_fit(rows: Sequence[int], lengths: Sequence[int], capacity: int, most: int) -> list[tuple[int, ...]]:
+    """First-fit decreasing: the longest row first, each into the first pack with room for it."""
+    packs: list[list[int]] = []
+    room: list[int] = []
+    for row in sorted(rows, key=lambda row: (-lengths[row], row)):
+        fitting = (i for i, free in enumerate(room) if free >= lengths[row] and len(packs[i]) < most)
+        at = next(fitting, None)
+        if at is None:
+            packs.append([])
+            room.append(capacity)
+            at = len(packs) - 1
+        packs[at].append(row)
+        room[at] -= lengths[row]
+    return [tuple(pack) for pack in packs]

@@ -1,0 +1,72 @@
+"""Nano: the embedded model's numbers, and how its two stages are trained. Same code as 13B, other numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llavar.models.shape import LlavaShape, TextShape, VisionShape
+from llavar.train.config import LoopConfig, PartConfig, Precision
+from llavar.train.llava import DECODER, PROJECTOR, FeedConfig
+
+SIZE = 96
+"""Side of a picture in pixels, as the tower sees it."""
+
+PATCHES = 12
+"""Patches along a side; 144 image tokens."""
+
+
+def nano_shape(*, vocab: int, image_token_id: int) -> LlavaShape:
+    """5.5 million parameters; the decoder is twice as wide as the tower, so that the ``fold`` layout applies."""
+    return LlavaShape(
+        vision=VisionShape(image_size=SIZE, patch_size=SIZE // PATCHES, hidden=192, layers=4, heads=3, mlp=768),
+        text=TextShape(
+            vocab=vocab, hidden=384, layers=4, heads=6, kv_heads=2, mlp=448, max_positions=2048
+        ),
+        image_token_id=image_token_id,
+        vision_feature_layer=-1,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Everything about one training stage but its rows."""
+
+    loop: LoopConfig
+    feed: FeedConfig
+
+
+def nano_stage1(*, steps: int, seed: int = 0, save_every: int = 50) -> Stage:
+    """The projector alone, as in section 3 of the paper; rate 2e-3 as there."""
+    return Stage(
+        loop=LoopConfig(
+            steps=steps,
+            parts={PROJECTOR: PartConfig(lr=4e-3)},
+            precision=Precision.BF16,
+            betas=(0.9, 0.98),
+            seed=seed,
+            save_every=save_every,
+            log_every=5,
+        ),
+        feed=_feed(seed),
+    )
+
+
+def nano_stage2(*, steps: int, seed: int = 0, save_every: int = 50) -> Stage:
+    """Projector and decoder. The rate is a hundred times the paper's, for a decoder a thousandth as large."""
+    return Stage(
+        loop=LoopConfig(
+            steps=steps,
+            parts={PROJECTOR: PartConfig(lr=1e-3), DECODER: PartConfig(lr=4e-4)},
+            precision=Precision.BF16,
+            betas=(0.9, 0.98),
+            seed=seed,
+            save_every=save_every,
+            log_every=5,
+        ),
+        feed=_feed(seed),
+    )
+
+
+def _feed(seed: int) -> FeedConfig:
+    # One row a pack: on a CPU, attention over a block mask costs more than the padding it saves.
+    return FeedConfig(packs=16, parts=2, capacity=1024, packing=False, seed=seed)

@@ -1,0 +1,184 @@
+"""Teach a Llama decoder language on text alone: to answer questions about a grid of symbols.
+
+No picture is involved. In the places where a picture will stand it is given a grid of symbols (characters, colours,
+ornaments; :mod:`llavar.render.grid`), each embedded by tables that are thrown away afterwards. It learns to spell out,
+to find, to count. Whether the pixels of a picture can ever reach it in such a form is then up to the projector: that is
+stage 1. It plays the part that pre-training on text plays for Vicuna.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from llavar import chat
+from llavar.corpus.pairs import pair
+from llavar.corpus.teach import TemplateTeacher
+from llavar.data.collate import Batch, collate
+from llavar.data.encode import encode
+from llavar.models.loss import fill, head_loss
+from llavar.models.tokenizer import TextTokenizer
+from llavar.records import IGNORE, Conversation, Encoded, Example, Pack, Reject
+from llavar.render import grid as grids
+from llavar.render.layouts import Style, scene
+from llavar.render.scene import Scene
+from llavar.render.words import vocabulary
+from llavar.study.nano.scenes import SHAPE_NAMES, facts, reading
+from llavar.train.loop import Size
+
+
+class Told(NamedTuple):
+    """Token ids and labels, and the grids that stand in the places of pictures, one after the other.
+
+    ``grid``: int64 (cells, 6).
+    """
+
+    batch: Batch
+    grid: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderData:
+    """What the decoder is asked.
+
+    ``damage`` is the largest share of characters that are wrong in a grid. ``whole`` is the share of grids that keep
+    all of their empty rows; the others lose some, which makes them shorter and changes no answer. A step of ``batch``
+    conversations is computed in ``parts`` micro-batches of like length.
+    """
+
+    patches: int = 12
+    batch: int = 24
+    parts: int = 3
+    turns: int = 5
+    whole: float = 0.25
+    random_text: float = 0.5
+    damage: float = 0.06
+    seed: str = "decoder"
+
+
+class SymbolTables(nn.Module):
+    """Embeds a grid: the sum of what its characters, its colour, its ornament and its place stand for."""
+
+    def __init__(self, width: int, patches: int) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(size, width) for size in grids.widths(patches))
+        for table in self.tables:
+            nn.init.normal_(table.weight, std=0.02)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, grid: Tensor, noise: float) -> Tensor:
+        """(cells, 6) -> (cells, width), each blurred by up to ``noise`` times the size of a symbol."""
+        embedded = sum(table(grid[..., i]) for i, table in enumerate(self.tables))
+        assert isinstance(embedded, Tensor)
+        scale = self.tables[0].weight.detach().std()  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
+        strength = torch.rand(len(grid), 1) * noise * scale
+        return embedded + strength * torch.randn_like(embedded)
+
+
+class GridObjective:
+    """Decoder and symbol tables, trained on conversations about grids."""
+
+    def __init__(self, decoder: Any, tables: SymbolTables, tokenizer: TextTokenizer, data: DecoderData) -> None:
+        self.decoder, self.tables, self.tokenizer, self.data = decoder, tables, tokenizer, data
+
+    def parts(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
+        return {"decoder": dict(self.decoder.named_parameters()), "tables": dict(self.tables.named_parameters())}
+
+    def batches(self, step: int) -> Sequence[Told]:
+        samples = range(step * self.data.batch, (step + 1) * self.data.batch)
+        return tell(self.data, self.tokenizer, samples, parts=self.data.parts)
+
+    def size(self, batch: Told) -> Size:
+        return Size(samples=batch.batch.rows, tokens=batch.batch.ids.numel(), supervised=batch.batch.supervised)
+
+    def loss(self, batch: Told) -> Tensor:
+        # Seeded by what is in the batch, so that a step that is done again is done equally.
+        torch.manual_seed(int(batch.grid.sum()))
+        hidden = self._hidden(batch, noise=0.6)
+        targets = batch.batch.targets
+        kept = targets != IGNORE
+        return head_loss(self.decoder.lm_head, hidden[:, :-1][kept], targets[kept])
+
+    def _hidden(self, told: Told, noise: float) -> Tensor:
+        embeddings = self.decoder.model.embed_tokens(told.batch.ids)
+        places = told.batch.ids == self.tokenizer.image_patch_id
+        filled = fill(embeddings, places, self.tables(told.grid, noise).unsqueeze(0))
+        return self.decoder.model(
+            inputs_embeds=filled, position_ids=told.batch.positions, use_cache=False
+        ).last_hidden_state
+
+    @torch.no_grad()
+    def accuracy(self, told: Told) -> tuple[float, float]:
+        """Share of supervised tokens, and of whole rows, that are predicted rightly (each given the true past)."""
+        logits = self.decoder.lm_head(self._hidden(told, noise=0.0))
+        targets = told.batch.targets
+        kept = targets != IGNORE
+        right = logits[:, :-1].argmax(-1) == targets
+        return right[kept].float().mean().item(), (right | ~kept).all(1).float().mean().item()
+
+
+def tell(data: DecoderData, tokenizer: TextTokenizer, samples: Sequence[int], *, parts: int = 1) -> list[Told]:
+    """Make up ``samples``; each is a function of its number and the seed alone. Sorted by length into ``parts``."""
+    made = sorted((_sample(data, tokenizer, index) for index in samples), key=lambda pair: len(pair[0]))
+    size = -(-len(made) // parts)
+    return [_told(made[start : start + size], tokenizer) for start in range(0, len(made), size)]
+
+
+def _told(made: Sequence[tuple[Encoded, np.ndarray]], tokenizer: TextTokenizer) -> Told:
+    packs = [Pack(rows=(row,)) for row, _ in made]
+    batch = collate(packs, pad_id=tokenizer.pad_id or 0, vision=None, multiple=8)
+    return Told(batch, torch.from_numpy(np.concatenate([cells for _, cells in made])))
+
+
+def _sample(data: DecoderData, tokenizer: TextTokenizer, index: int) -> tuple[Encoded, np.ndarray]:
+    rng = random.Random(f"{data.seed}:{index}")
+    drawn = scene(f"{data.seed}:{index}", Style(random_text=data.random_text))
+    truth = grids.grid(drawn, data.patches)
+    cells = truth.cells()
+    if rng.random() >= data.whole:
+        cells = _shortened(cells, rng)
+    cells = cells.reshape(-1, cells.shape[-1])
+    row = Example(id=str(index), images=(f"{index}.png",), conversation=converse(drawn, rng, data.turns))
+    encoded = encode(row, tokenizer, chat.get("llava_v1"), image_tokens=len(cells), start_end=True)
+    return encoded, _damaged(cells, rng, data.damage)
+
+
+def _shortened(cells: np.ndarray, rng: random.Random) -> np.ndarray:
+    """Without some of the rows that hold neither text nor ornament. One such row stays, for the ground's colour."""
+    empty = [row for row, content in enumerate(cells) if not content[:, :2].any() and not content[:, 3].any()]
+    spared = empty[rng.randrange(len(empty))] if empty else -1
+    share = rng.random()
+    gone = [row for row in empty if row != spared and rng.random() > share * 0.5]
+    return np.delete(cells, gone, axis=0)
+
+
+def converse(drawn: Scene, rng: random.Random, turns: int) -> Conversation:
+    """Up to ``turns`` questions on one scene; half of the time the first one is the stage-1 request."""
+    seed = rng.getrandbits(32)
+    read = reading(drawn, f"{seed}.png", 384)
+    teacher = TemplateTeacher(
+        seed=seed, max_pairs=turns, words=vocabulary(held_out=False), shape_names=SHAPE_NAMES
+    )
+    taught = teacher.teach(read, facts(drawn))
+    assert not isinstance(taught, Reject), "a scene always has a ground to ask about"
+    request = pair(read, id=str(seed), image="")
+    if isinstance(request, Reject) or rng.random() < 0.5:
+        return taught
+    # The tag moves to the request, which comes first.
+    rest = (turn.text.replace("<image>", "").strip() for turn in taught.turns)
+    return Conversation.of(*(turn.text for turn in request.conversation.turns), *rest)
+
+
+def _damaged(cells: np.ndarray, rng: random.Random, most: float) -> np.ndarray:
+    """Some characters replaced or gone, as a tower would misread them; most grids stay whole."""
+    share = rng.random() * most if rng.random() < 0.5 else 0.0
+    damaged = cells.copy()
+    for place in zip(*np.nonzero(cells[:, :2]), strict=True):
+        if rng.random() < share:
+            damaged[place] = rng.randrange(grids.CLASSES)
+    return damaged

@@ -1,0 +1,73 @@
+"""Ask a model about pictures, in two lines of Python."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llavar import images, net
+from llavar.errors import ConfigError
+from llavar.generate.base import Request
+from llavar.generate.local import LocalGenerator
+from llavar.study.nano import weights
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a model said to one question, and how long it took in seconds (loading the model not included)."""
+
+    text: str
+    model: str
+    seconds: float
+
+
+class Reader:
+    """A loaded model. Pictures are paths, URLs, bytes of a file, or PIL images."""
+
+    def __init__(self, generator: LocalGenerator) -> None:
+        self._generator = generator
+
+    @classmethod
+    def load(cls, model: str = "nano", *, template: str = "") -> Reader:
+        """``nano``, a folder, or the hub id of a Llava checkpoint; ``template`` names another conversation.
+
+        Raises:
+            LlavarError: there is no such model, or it cannot be used.
+        """
+        where = weights.folder(model) if model in weights.NAMES else model
+        return cls(LocalGenerator.load(where, name=model, template=template))
+
+    def ask(self, image: str | Path | bytes | Image, question: str, *, max_new_tokens: int = 128) -> str:
+        """The answer as text.
+
+        Raises:
+            LlavarError: the picture cannot be opened or fetched, or the question is empty.
+        """
+        return self.answer(image, question, max_new_tokens=max_new_tokens).text
+
+    def answer(
+        self, image: str | Path | bytes | Image, question: str, *, max_new_tokens: int = 128
+    ) -> Answer:
+        """As :meth:`ask`, with the model's name and the time it took."""
+        if not question.strip():
+            raise ConfigError("the question is empty; ask something, for example 'What does it say?'")
+        if max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens is {max_new_tokens}; an answer needs at least 1")
+        started = time.perf_counter()
+        request = Request(image=open_any(image), question=question, max_new_tokens=max_new_tokens)
+        (text,) = self._generator.answer([request])
+        return Answer(text=text, model=self._generator.name, seconds=time.perf_counter() - started)
+
+
+def open_any(image: str | Path | bytes | Image) -> Image:
+    """The picture behind a path, a URL, bytes or an open picture, as RGB."""
+    if isinstance(image, str) and net.is_url(image):
+        return images.open_image(net.fetch(image).data)
+    if isinstance(image, str | Path | bytes):
+        return images.open_image(image)
+    return images.to_rgb(image)

@@ -1,0 +1,498 @@
+"""The page that ``llavar demo`` ends in: did text-rich data help, by how much, and what was it made of."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llavar import html, images
+from llavar.errors import DataError, LlavarError
+from llavar.html import Child, Markup
+from llavar.records import Comparison, Example, Reading, Reject, Report, Role, Score, Task
+
+SIGNIFICANT = 0.05
+"""Below this p a difference is called one."""
+
+_MANY = 24
+"""Lines of a reading that the page shows; the rest is counted."""
+
+_SIGNS = ("", "+", "\N{MINUS SIGN}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long one step took, in seconds."""
+
+    step: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """The training loss of one arm in one stage as (step, loss)."""
+
+    arm: str
+    stage: str
+    points: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a model said. ``right`` is ``None`` where nobody knows; ``failed`` says why there is no answer."""
+
+    text: str
+    right: bool | None = None
+    failed: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A held-out question with both models' answers."""
+
+    image: Path
+    task: Task
+    question: str
+    reference: str
+    without: Answer
+    with_: Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeRows:
+    """One picture on its way to instruction data. ``truth`` is the text that is really in it, if known."""
+
+    image: Path
+    reading: Reading
+    stage1: tuple[Example, ...] = ()
+    stage2: tuple[Example, ...] = ()
+    rejects: tuple[Reject, ...] = ()
+    truth: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorpusSummary:
+    """What the corpus commands did: pictures in, pictures kept, every reject, and (name, count) of rows made.
+
+    ``ocr_cer`` is the engine's character error rate against the exact truth of the rendered pictures.
+    """
+
+    pictures: int
+    kept: int
+    rejects: tuple[Reject, ...]
+    rows: tuple[tuple[str, int], ...]
+    engine: str
+    ocr_cer: Score | None = None
+    examples: tuple[MadeRows, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnAnswer:
+    """A question on one of the user's pictures, to which no reference is known."""
+
+    question: str
+    without: Answer
+    with_: Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnPicture:
+    """One of the user's pictures; ``made`` is ``None`` if it could not be read, and ``problem`` says why."""
+
+    image: Path
+    made: MadeRows | None = None
+    answers: tuple[OwnAnswer, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoReport:
+    """Everything that the page shows. Texts are plain; ``machine`` and ``settings`` are (name, value)."""
+
+    title: str
+    done: str
+    control: str
+    without: Report
+    with_: Report
+    comparisons: Mapping[str, Comparison]
+    held_out: str = ""
+    machine: tuple[tuple[str, str], ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+    timings: tuple[Timing, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    samples_chosen: str = ""
+    corpus: CorpusSummary | None = None
+    own: tuple[OwnPicture, ...] = ()
+    limits: tuple[str, ...] = ()
+
+
+def write_demo_report(report: DemoReport, path: Path) -> None:
+    """Writes the page as one self-contained file, whole or not at all.
+
+    A picture that cannot be opened is shown as the sentence that says why. Raises :class:`DataError` if the
+    scores and comparisons do not name the same metrics, or one that the page knows nothing about.
+    """
+    page = demo_page(report)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(page, encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def demo_page(report: DemoReport) -> str:
+    """The page as text."""
+    return html.page(
+        report.title,
+        _result(report),
+        _compared(report),
+        _samples(report) if report.samples else None,
+        _training(report.curves) if report.curves else None,
+        _corpus(report.corpus) if report.corpus else None,
+        _own(report.own) if report.own else None,
+        _times(report.timings) if report.timings else None,
+        html.section("What this model cannot do", html.bullets(report.limits)) if report.limits else None,
+        lead=report.done,
+        footer="Written by llavar demo. Nothing on this page is loaded from elsewhere.",
+    )
+
+
+# --- the result -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Metric:
+    """How a metric is shown; values are multiplied by ``scale`` and followed by ``unit``."""
+
+    name: str
+    title: str
+    explained: str
+    limit: float
+    lower_is_better: bool = False
+    percent: bool = False
+
+    def show(self, value: float) -> str:
+        return f"{100 * value:.1f}%" if self.percent else f"{value:.1f}"
+
+    def show_change(self, value: float) -> str:
+        text = f"{abs(100 * value if self.percent else value):.1f}"
+        return f"{_SIGNS[(value > 0) - (value < 0)]}{text}"
+
+    def better(self, difference: float) -> bool:
+        return difference < 0 if self.lower_is_better else difference > 0
+
+
+_METRICS = (
+    _Metric(
+        name="transcription_cer",
+        title="Transcription error",
+        explained="Character error rate, lower is better: edits to the true text, over its length.",
+        limit=1,
+        lower_is_better=True,
+        percent=True,
+    ),
+    _Metric(
+        name="vqa_accuracy",
+        title="Questions answered",
+        explained="Share of questions on the text whose answer matches exactly, higher is better.",
+        limit=1,
+        percent=True,
+    ),
+    _Metric(
+        name="yes_no_score",
+        title="Yes/no pairs",
+        explained="MME's score, 0 to 200, higher is better: % of questions right + % of pairs right. "
+        "Always yes gives 50.",
+        limit=200,
+    ),
+)
+
+
+def _measured(report: DemoReport) -> list[_Metric]:
+    known = {metric.name for metric in _METRICS}
+    named = [set(names) for names in (report.without.scores, report.with_.scores, report.comparisons)]
+    if not named[0] == named[1] == named[2] or not named[0] or named[0] - known:
+        raise DataError(
+            f"the scores name the metrics {sorted(named[0])} and {sorted(named[1])}, the comparisons "
+            f"{sorted(named[2])}; all must name the same, out of {sorted(known)}"
+        )
+    return [metric for metric in _METRICS if metric.name in named[0]]
+
+
+def verdict(report: DemoReport) -> str:
+    """One sentence: whether text-rich data helped, judged by every metric's direction and p."""
+    told: dict[bool | None, list[str]] = {True: [], False: [], None: []}
+    for metric in _measured(report):
+        found = report.comparisons[metric.name]
+        told[metric.better(found.difference) if found.p < SIGNIFICANT else None].append(metric.title.lower())
+    helped, hurt, unclear = (" and ".join(told[key]) for key in (True, False, None))
+    if hurt:
+        return f"Text-rich data hurt {hurt}" + (f", though it helped {helped}." if helped else ".")
+    if not helped:
+        return "No effect of text-rich data can be told from chance in this run."
+    if not unclear:
+        return "Text-rich data helped, on every measure."
+    return f"Text-rich data helped {helped}; for {unclear} no difference can be told from chance."
+
+
+def _result(report: DemoReport) -> Markup:
+    measured = _measured(report)
+    notes = [f"{r.model}: {note}." for r in (report.without, report.with_) for note in r.notes]
+    return html.join(
+        html.paragraph(verdict(report), kind="verdict"),
+        html.grid([_tile(metric, report) for metric in measured], across=3),
+        html.paragraph(
+            f"Scores of {report.with_.n} held-out questions per model. Dots are scores, bars their 95% "
+            "intervals from resampling pictures; p comes from swapping the two models' answers picture by "
+            "picture, is two-sided, and is not corrected for the number of measures. One training run per "
+            "arm: the intervals do not cover what another seed would change.",
+            kind="note",
+        ),
+        html.details("All numbers", _numbers(measured, report)),
+        html.bullets(notes) if notes else None,
+    )
+
+
+def _p(p: float) -> str:
+    text = "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _tile(metric: _Metric, report: DemoReport) -> Markup:
+    found, unit = report.comparisons[metric.name], " points" if metric.percent else ""
+    before, after = (metric.show(r.scores[metric.name].value) for r in (report.without, report.with_))
+    if found.p >= SIGNIFICANT:
+        told: Child = "no clear difference"
+    else:
+        good = metric.better(found.difference)
+        told = html.badge("better" if good else "worse", good=good)
+    span = f"{metric.show_change(found.low)} to {metric.show_change(found.high)}"
+    return html.tile(
+        metric.title,
+        f"{before} \N{RIGHTWARDS ARROW} {after}",
+        html.join(f"{metric.show_change(found.difference)}{unit} ({span}), {_p(found.p)} ", told),
+        metric.explained,
+        chart=_chart(metric, report),
+    )
+
+
+def _chart(metric: _Metric, report: DemoReport) -> Markup:
+    marks = [
+        html.Mark(label=arm, value=score.value, low=score.low, high=score.high)
+        for arm, score in (
+            ("without", report.without.scores[metric.name]),
+            ("with", report.with_.scores[metric.name]),
+        )
+    ]
+    show = _percent if metric.percent else html.number
+    return html.interval_chart(marks, limits=(0, metric.limit), show=show)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f}%"
+
+
+def _numbers(measured: Sequence[_Metric], report: DemoReport) -> Markup:
+    rows: list[Sequence[Child]] = []
+    for metric in measured:
+        scores = [r.scores[metric.name] for r in (report.without, report.with_)]
+        cells = [f"{metric.show(s.value)} [{metric.show(s.low)}, {metric.show(s.high)}]" for s in scores]
+        found = report.comparisons[metric.name]
+        span = " to ".join(map(metric.show_change, (found.low, found.high)))
+        change = f"{metric.show_change(found.difference)} [{span}]"
+        rows.append((metric.name, *cells, change, f"{found.p:.4f}", found.n))
+    rows.append(("answers that failed", report.without.failed, report.with_.failed, "", "", report.with_.n))
+    return html.table(("Measure", "Without", "With", "Difference", "p", "n"), rows, numeric=range(1, 6))
+
+
+def _compared(report: DemoReport) -> Markup:
+    return html.section(
+        "What was compared",
+        html.paragraph(report.control),
+        html.paragraph(report.held_out) if report.held_out else None,
+        html.facts(
+            [("Model without", report.without.model), ("Model with", report.with_.model), *report.machine]
+        ),
+        html.details("Settings", html.facts(report.settings)) if report.settings else None,
+    )
+
+
+# --- pictures and answers -------------------------------------------------------------------------------
+
+
+def _open(path: Path, alt: str, side: int, made: MadeRows | None = None) -> Markup:
+    """The picture, with the boxes of what was read in it, or the reason why there is none."""
+    try:
+        picture = images.open_image(path, reduced_to=side)
+        small = max(picture.size) <= 256  # a small rendering keeps its pixels
+        uri = images.data_uri(picture, max_side=side, quality=None if small else 82)
+    except (LlavarError, OSError) as error:
+        return html.paragraph(f"No picture: {error}", kind="note")
+    if made and made.reading.lines:
+        return html.boxed_picture(uri, alt, made.reading.size, [line.box for line in made.reading.lines])
+    return html.picture(uri, alt)
+
+
+def _answer(label: str, answer: Answer) -> tuple[str, Child]:
+    if answer.failed:
+        return label, html.join(html.badge("failed", good=False), f" {answer.failed}")
+    if answer.right is None:
+        return label, html.quote(answer.text)
+    return label, html.join(
+        html.quote(answer.text), " ", html.badge("right" if answer.right else "wrong", good=answer.right)
+    )
+
+
+def _samples(report: DemoReport) -> Markup:
+    cards = [
+        html.card(
+            _asked(s.question, s.without, s.with_, s.reference),
+            head=_open(s.image, f"held-out picture, {s.task}", 384),
+        )
+        for s in report.samples
+    ]
+    title = "The same questions to both models"
+    return html.section(title, html.grid(cards), intro=report.samples_chosen or None)
+
+
+def _asked(question: str, without: Answer, with_: Answer, reference: str | None = None) -> Markup:
+    known = [("Right answer", html.quote(reference))] if reference is not None else []
+    both = (_answer("Without text-rich data", without), _answer("With text-rich data", with_))
+    return html.rows([("Question", html.quote(question)), *known, *both])
+
+
+def _turns(examples: Iterable[Example], stage: str) -> Iterator[tuple[str, Child]]:
+    for example in examples:
+        for turn in example.conversation.turns:
+            speaker = "user" if turn.role is Role.USER else "assistant"
+            yield f"{stage}, {speaker}", html.quote(turn.text)
+
+
+def _made(made: MadeRows) -> Markup:
+    """What was read and what rows came of it."""
+    lines = made.reading.lines
+    rest = f"... and {len(lines) - _MANY} more lines" if len(lines) > _MANY else None
+    read: list[Sequence[Child]] = [
+        (html.quote(line.text), f"{line.confidence:.2f}") for line in lines[:_MANY]
+    ]
+    pairs = [*_turns(made.stage1, "Stage 1"), *_turns(made.stage2, "Stage 2")]
+    return html.join(
+        html.table(("Read", "Confidence"), read, numeric=(1,))
+        if read
+        else html.paragraph("No text was read."),
+        html.paragraph(rest, kind="note") if rest else None,
+        html.rows([("Text that is in it", html.quote(made.truth))]) if made.truth else None,
+        html.rows(pairs) if pairs else html.paragraph("No row was made of it.", kind="note"),
+        html.bullets(f"Left out at {r.stage}: {r.reason}. {r.detail}" for r in made.rejects)
+        if made.rejects
+        else None,
+    )
+
+
+# --- the corpus -----------------------------------------------------------------------------------------
+
+
+def _corpus(corpus: CorpusSummary) -> Markup:
+    tiles = [
+        html.tile("Pictures kept", f"{corpus.kept} of {corpus.pictures}"),
+        *(html.tile(name, count) for name, count in corpus.rows),
+    ]
+    if corpus.ocr_cer:
+        low, high = (f"{100 * v:.1f}" for v in (corpus.ocr_cer.low, corpus.ocr_cer.high))
+        value = f"{100 * corpus.ocr_cer.value:.1f}%"
+        note = f"against the exact text of {corpus.ocr_cer.n} pictures; 95% interval {low} to {high}"
+        tiles.append(html.tile("Error of the OCR engine", value, note))
+    return html.section(
+        "What the data was made of",
+        html.grid(tiles),
+        _rejects(corpus.rejects),
+        html.grid(
+            [
+                html.card(
+                    _made(e), head=_open(e.image, "picture of the corpus with the boxes of its lines", 480, e)
+                )
+                for e in corpus.examples
+            ],
+            across=2,
+        ),
+        intro=f"Read by {corpus.engine}. A row keeps what the engine read, errors included.",
+    )
+
+
+def _rejects(rejects: Sequence[Reject]) -> Markup:
+    if not rejects:
+        return html.paragraph("Nothing was left out.", kind="note")
+    counts = Counter(f"{r.stage}: {r.reason}" for r in rejects)
+    listed: list[Sequence[Child]] = [(r.id, r.stage, r.reason, r.detail) for r in rejects[:200]]
+    more = f" (the first 200 of {len(rejects)})" if len(rejects) > 200 else ""
+    return html.join(
+        html.bars(
+            [(name, float(n)) for name, n in counts.most_common()], title="Left out, by step and reason"
+        ),
+        html.details(f"Each of them{more}", html.table(("Id", "Step", "Reason", "Detail"), listed)),
+    )
+
+
+def _own(own: Sequence[OwnPicture]) -> Markup:
+    return html.section(
+        "Your pictures",
+        html.grid([_own_card(picture) for picture in own], across=2),
+        intro="What the OCR engine read in them, the rows that were made, and what both models say. "
+        "Nobody has told the right answers, so nothing here is scored.",
+    )
+
+
+def _own_card(picture: OwnPicture) -> Markup:
+    return html.card(
+        html.heading(picture.image.name),
+        html.paragraph(picture.problem, kind="note") if picture.problem else None,
+        *(_asked(a.question, a.without, a.with_) for a in picture.answers),
+        html.details("What was read, and the rows made of it", _made(picture.made), opened=True)
+        if picture.made
+        else None,
+        head=_open(picture.image, picture.image.name, 640, picture.made),
+    )
+
+
+# --- training and time ----------------------------------------------------------------------------------
+
+
+def _training(curves: Sequence[Curve]) -> Markup:
+    stages = dict.fromkeys(curve.stage for curve in curves)
+    charts: list[Child] = []
+    for stage in stages:
+        mine = [curve for curve in curves if curve.stage == stage]
+        series = [html.Series(label=c.arm, points=tuple((float(x), y) for x, y in c.points)) for c in mine]
+        smooth = max(1, max(len(c.points) for c in mine) // 20)
+        charts.append(html.line_chart(series, title=stage, y_label="loss", smooth=smooth))
+    return html.section(
+        "Training",
+        html.grid(charts, across=2),
+        intro="Loss on each arm's own rows: the arms learn different answers, so the two curves show that "
+        "training went well, not which arm is better.",
+    )
+
+
+def duration(seconds: float) -> str:
+    """``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _times(timings: Sequence[Timing]) -> Markup:
+    total = duration(sum(timing.seconds for timing in timings))
+    return html.section(
+        "How long it took",
+        html.bars(
+            [(timing.step, timing.seconds) for timing in timings], title=f"{total} in all", show=duration
+        ),
+    )
