@@ -166,6 +166,13 @@ def _lean() -> lean.LeanLlava:
     return model
 
 
+def test_without_an_end_token_the_limit_ends_the_answer():
+    made = _lean().generate(
+        torch.ones(2, 3, dtype=torch.long), max_new_tokens=5, eos_token_id=None, pad_token_id=0
+    )
+    assert made.shape == (2, 8)
+
+
 def test_sampling_is_refused():
     with pytest.raises(ModelError, match="greedily only"):
         _lean().generate(

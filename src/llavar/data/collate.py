@@ -17,11 +17,12 @@ class Batch:
     """Some packs side by side.
 
     ``ids``, ``labels``, ``positions``: int64 (packs, length), filled up on the right with ``pad_id``,
-    :data:`~llavar.records.IGNORE` and positions that start again. Positions start at 0 with every row, which is what
-    keeps rows apart in attention; there is no attention mask.
+    :data:`~llavar.records.IGNORE` and more positions. Positions start at 0 with every row, which is what keeps
+    rows apart in attention; there is no attention mask.
 
-    ``vision``: what the tower takes, fp32 (images, 3, size, size), or what it has already given (``is_features``),
-    (images, tokens, width); images in the order in which their placeholders stand in ``ids``. None without images.
+    ``vision``: what the tower takes, fp32 (images, 3, size, size), or what it has already given
+    (``is_features``), (images, tokens, width); images in the order in which their placeholders stand in
+    ``ids``. None without images.
     """
 
     ids: Tensor
@@ -59,14 +60,16 @@ def collate(
         labels[index, :length] = torch.tensor([label for row in pack.rows for label in row.labels])
         positions[index] = _positions(pack.rows, longest)
     rows = sum(len(pack.rows) for pack in packs)
-    return Batch(ids=ids, labels=labels, positions=positions, vision=vision, is_features=is_features, rows=rows)
+    return Batch(
+        ids=ids, labels=labels, positions=positions, vision=vision, is_features=is_features, rows=rows
+    )
 
 
 def _positions(rows: Sequence[Encoded], length: int) -> Tensor:
     """Counts from 0 for every row; what is left empty counts on where it follows a single row.
 
-    A single row then looks like plain padding, for which attention needs no mask at all: it is causal, and nothing
-    that counts comes after.
+    A single row then looks like plain padding, for which attention needs no mask at all: it is causal, and
+    nothing that counts comes after.
     """
     if len(rows) == 1:
         return torch.arange(length)

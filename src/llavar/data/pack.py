@@ -1,7 +1,8 @@
 """Put rows of different lengths into sequences of one capacity, with little left empty.
 
-Planned from lengths alone, as a pure function of its arguments: first-fit decreasing inside windows of a shuffled
-order, so that packs stay random samples of the data, and the packs of an epoch can be known before it begins.
+Planned from lengths alone, as a pure function of its arguments: first-fit decreasing inside windows of a
+shuffled order, so that packs stay random samples of the data, and the packs of an epoch can be known before it
+begins.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from llavar.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackPlan:
-    """Row numbers of every pack, in training order. ``tokens`` counts those of the rows, ``capacity`` per pack."""
+    """Row numbers of every pack, in training order. ``capacity`` is of one pack, ``tokens`` are of all rows."""
 
     packs: tuple[tuple[int, ...], ...]
     capacity: int
@@ -51,7 +52,9 @@ def plan(
     return PackPlan(packs=tuple(packs), capacity=capacity, tokens=sum(lengths))
 
 
-def _first_fit(rows: Sequence[int], lengths: Sequence[int], capacity: int, most: int) -> list[tuple[int, ...]]:
+def _first_fit(
+    rows: Sequence[int], lengths: Sequence[int], capacity: int, most: int
+) -> list[tuple[int, ...]]:
     """First-fit decreasing: the longest row first, each into the first pack with room for it."""
     packs: list[list[int]] = []
     room: list[int] = []

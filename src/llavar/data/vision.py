@@ -1,4 +1,4 @@
-"""Where the pictures of a batch come from: decoded from files, or as tower features that were computed before."""
+"""Where the pictures of a batch come from: decoded from files, or tower features that were computed before."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class PixelFolder:
             ImageError: a picture cannot be opened; NotFoundError: it is not there.
         """
         arrays = [images.pixels(self.root / name, transform=self.transform, size=self.size) for name in names]
-        return torch.from_numpy(np.stack(arrays))
+        return torch.as_tensor(np.stack(arrays))
 
 
 class FeatureStore:
     """Tower features of named pictures, held in memory as bf16 and handed out as fp32.
 
-    A frozen tower gives the same features in every epoch, so small decoders need not wait for it. At 13B it does not
-    pay: the tower is 1 % of the arithmetic there and the features are terabytes.
+    A frozen tower gives the same features in every epoch, so small decoders need not wait for it. At 13B it
+    does not pay: the tower is 1 % of the arithmetic there and the features are terabytes.
     """
 
     is_features = True

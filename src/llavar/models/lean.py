@@ -93,21 +93,22 @@ class LeanLlava(nn.Module):
         pixel_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
         max_new_tokens: int,
-        eos_token_id: int | Sequence[int],
+        eos_token_id: int | Sequence[int] | None,
         pad_token_id: int,
         do_sample: bool = False,
     ) -> Tensor:
         """Ids (B, T + new): the prompt and the greedy answer, as ``generate`` of transformers gives them.
 
         Prompts of a batch are padded on the left, with zeros in ``attention_mask``. A row that has reached
-        an end token goes on with ``pad_token_id`` until all have, or ``max_new_tokens`` are made.
+        an end token goes on with ``pad_token_id`` until all have, or ``max_new_tokens`` are made. Without
+        an end token every row gets as many.
 
         Raises:
             ModelError: sampling was asked for, or image tokens and pictures do not match.
         """
         if do_sample:
             raise ModelError("this model decodes greedily only; load it with lean=False to sample")
-        ends = torch.as_tensor(eos_token_id, device=input_ids.device).reshape(-1)
+        ends = torch.as_tensor(() if eos_token_id is None else eos_token_id, device=input_ids.device)
         past = _Past(mask=attention_mask)
         hidden = self._decoder(self._embed(input_ids, pixel_values), past)
         running = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
@@ -115,7 +116,7 @@ class LeanLlava(nn.Module):
             logits = self.language_model["lm_head"](hidden[:, -1])
             token = torch.where(running, logits.argmax(-1), pad_token_id)
             input_ids = torch.cat([input_ids, token[:, None]], dim=1)
-            running = running & ~torch.isin(token, ends)
+            running = running & ~torch.isin(token, ends.long())
             if not running.any():
                 break
             hidden = self._decoder(self._embed(token[:, None], None), past)

@@ -1,6 +1,7 @@
-"""From a batch to its loss: embed, let the projected pictures take their places, decode, score the answers alone.
+"""From a batch to its loss: embed, let projected pictures take their places, decode, score the answers alone.
 
-The head is computed only where something is supervised, so the full logits (packs x length x vocabulary) never exist.
+The head is computed only where something is supervised, so the full logits (packs x length x vocabulary) never
+exist.
 Works on any ``LlavaForConditionalGeneration``; nothing here depends on how its parts are laid out inside.
 """
 
@@ -43,7 +44,9 @@ def embed(model: Any, batch: Batch) -> Tensor:
     places = batch.ids == model.config.image_token_index
     if batch.vision is None:
         if places.any():
-            raise DataError(f"{int(places.sum())} image placeholders in a batch without pictures; give the pictures")
+            raise DataError(
+                f"{int(places.sum())} image placeholders in a batch without pictures; give the pictures"
+            )
         return embeddings
     given = batch.vision if batch.is_features else features(model, batch.vision)
     projected: Tensor = model.model.multi_modal_projector(given)

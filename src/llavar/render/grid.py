@@ -1,8 +1,8 @@
 """What a scene shows in each patch of a vision tower: the truth for dense supervision.
 
-A patch has two half-cells, left and right, because narrow letters are thinner than a patch. Each holds the character
-whose middle falls into it; where two would share one, the later moves on to the next free half-cell of its row, so
-that reading the cells in order always gives the text.
+A patch has two half-cells, left and right, because narrow letters are thinner than a patch. Each holds the
+character whose middle falls into it; where two would share one, the later moves on to the next free half-cell
+of its row, so that reading the cells in order always gives the text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def widths(side: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Classes of every patch. ``chars``: int64 (side, side, 2); ``colour`` and ``shape``: int64 (side, side)."""
+    """Classes of every patch, int64. ``chars``: (side, side, 2); ``colour`` and ``shape``: (side, side)."""
 
     chars: np.ndarray
     colour: np.ndarray

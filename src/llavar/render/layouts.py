@@ -1,6 +1,7 @@
 """Arrange text and ornaments into scenes: posters, covers, quote cards, signs, receipts and their like.
 
-Everything is drawn from one ``random.Random``, so a scene is a pure function of its seed and its :class:`Style`.
+Everything is drawn from one ``random.Random``, so a scene is a pure function of its seed and its
+:class:`Style`.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def scene(seed: int | str, style: Style) -> Scene:
     )
 
 
-def _poster(rng: random.Random, ground: RGB) -> _Plan:
+def _poster(rng: random.Random, _ground: RGB) -> _Plan:
     top = rng.uniform(_MARGIN, 0.25)
     return _Plan(zone=_box(_MARGIN, top, 1 - _MARGIN, 0.94), align=0.5, lines=(1, 3))
 
@@ -92,7 +93,9 @@ def _cover(rng: random.Random, ground: RGB) -> _Plan:
     paper = _contrasting(rng, ground, 60)
     band = _box(0, rng.uniform(0.05, 0.2), 1, rng.uniform(0.6, 0.75))
     zone = _box(_MARGIN, band.top + 0.02, 1 - _MARGIN, band.bottom - 0.02)
-    return _Plan(zone=zone, align=rng.choice((0.0, 0.5)), lines=(1, 2), paper=paper, panels=(_panel(paper, band),))
+    return _Plan(
+        zone=zone, align=rng.choice((0.0, 0.5)), lines=(1, 2), paper=paper, panels=(_panel(paper, band),)
+    )
 
 
 def _quote(rng: random.Random, ground: RGB) -> _Plan:
@@ -115,8 +118,12 @@ def _receipt(rng: random.Random, ground: RGB) -> _Plan:
     return _Plan(zone=zone, align=0.0, lines=(2, 4), panels=(rule,), receipt=True)
 
 
-def _advert(rng: random.Random, ground: RGB) -> _Plan:
-    return _Plan(zone=_box(_MARGIN, rng.uniform(0.3, 0.5), 1 - _MARGIN, 0.96), align=rng.choice((0.0, 1.0)), lines=(1, 2))
+def _advert(rng: random.Random, _ground: RGB) -> _Plan:
+    return _Plan(
+        zone=_box(_MARGIN, rng.uniform(0.3, 0.5), 1 - _MARGIN, 0.96),
+        align=rng.choice((0.0, 1.0)),
+        lines=(1, 2),
+    )
 
 
 def _ticket(rng: random.Random, ground: RGB) -> _Plan:
@@ -175,7 +182,9 @@ def _set_text(rng: random.Random, plan: _Plan, style: Style, paper: RGB) -> tupl
         spare = plan.zone.width - text_width(text, face, em, tracking)
         x = plan.zone.left + spare * (plan.align if rng.random() < 0.9 else rng.random())
         baseline = y - 0.28 * em - (leading - 1) * em / 2
-        lines.append(TextLine(text=text, font=face, em=em, x=x, baseline=baseline, ink=ink, tracking=tracking))
+        lines.append(
+            TextLine(text=text, font=face, em=em, x=x, baseline=baseline, ink=ink, tracking=tracking)
+        )
     return tuple(line for line in lines if line.text)
 
 
@@ -219,7 +228,9 @@ def _size(rng: random.Random) -> float:
     return rng.uniform(EM_MIN, EM_MAX) if rng.random() < 0.7 else rng.uniform(EM_MIN, 0.145)
 
 
-def _ornaments(rng: random.Random, ground: Colour, lines: tuple[TextLine, ...], plan: _Plan) -> tuple[Shape, ...]:
+def _ornaments(
+    rng: random.Random, ground: Colour, lines: tuple[TextLine, ...], plan: _Plan
+) -> tuple[Shape, ...]:
     """One to three like shapes in a row in the widest band that is free of text and panels."""
     taken = [line.box for line in lines] + [p.box for p in plan.panels if not p.outline and p.box.width > 0.5]
     height, top = _widest_gap(taken)
@@ -297,7 +308,9 @@ def page(seed: int | str, style: Style) -> Scene:
         text += _filler(rng, text, face, em, tracking, plan.zone.width)
         x = plan.zone.left + (plan.zone.width - text_width(text, face, em, tracking)) * rng.random()
         ink = _contrasting(rng, top, 70)
-        lines.append(TextLine(text=text, font=face, em=em, x=x, baseline=y + 0.76 * em, ink=ink, tracking=tracking))
+        lines.append(
+            TextLine(text=text, font=face, em=em, x=x, baseline=y + 0.76 * em, ink=ink, tracking=tracking)
+        )
         y += em * rng.uniform(1.0, 1.25)
     return Scene(
         layout=LayoutKind.POSTER,

@@ -1,7 +1,7 @@
 """A scene: what a rendered picture holds, exactly, before a single pixel is drawn.
 
-All lengths are in units of the picture's side (0 to 1, origin at the top left), so that a scene can be drawn at any
-resolution: small for training a tower, large for an OCR engine.
+All lengths are in units of the picture's side (0 to 1, origin at the top left), so that a scene can be drawn
+at any resolution: small for training a tower, large for an OCR engine.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Glyph:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextLine:
-    """One line of text. ``x`` is where the pen starts, ``baseline`` where letters stand, ``em`` the font size."""
+    """One line of text: the pen starts at ``x``, letters stand on ``baseline``, ``em`` is the font size."""
 
     text: str
     font: Font

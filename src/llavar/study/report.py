@@ -175,6 +175,8 @@ class _Metric:
     limit: float
     lower_is_better: bool = False
     percent: bool = False
+    about_text: bool = True
+    """Whether it measures reading; the verdict is about that alone."""
 
     def show(self, value: float) -> str:
         return f"{100 * value:.1f}%" if self.percent else f"{value:.1f}"
@@ -210,6 +212,15 @@ _METRICS = (
         "Always yes gives 50.",
         limit=200,
     ),
+    _Metric(
+        name="scene_accuracy",
+        title="Colours, shapes, counts",
+        explained="Share of questions on what is shown, not written, that are answered right: what both "
+        "models were taught.",
+        limit=1,
+        percent=True,
+        about_text=False,
+    ),
 )
 
 
@@ -228,6 +239,8 @@ def verdict(report: DemoReport) -> str:
     """One sentence: whether text-rich data helped, judged by every metric's direction and p."""
     told: dict[bool | None, list[str]] = {True: [], False: [], None: []}
     for metric in _measured(report):
+        if not metric.about_text:
+            continue
         found = report.comparisons[metric.name]
         told[metric.better(found.difference) if found.p < SIGNIFICANT else None].append(metric.title.lower())
     helped, hurt, unclear = (" and ".join(told[key]) for key in (True, False, None))
@@ -236,7 +249,7 @@ def verdict(report: DemoReport) -> str:
     if not helped:
         return "No effect of text-rich data can be told from chance in this run."
     if not unclear:
-        return "Text-rich data helped, on every measure."
+        return "Text-rich data helped, on every measure of reading."
     return f"Text-rich data helped {helped}; for {unclear} no difference can be told from chance."
 
 
@@ -245,7 +258,7 @@ def _result(report: DemoReport) -> Markup:
     notes = [f"{r.model}: {note}." for r in (report.without, report.with_) for note in r.notes]
     return html.join(
         html.paragraph(verdict(report), kind="verdict"),
-        html.grid([_tile(metric, report) for metric in measured], across=3),
+        html.grid([_tile(metric, report) for metric in measured], across=4 if len(measured) > 3 else 3),
         html.paragraph(
             f"Scores of {report.with_.n} held-out questions per model. Dots are scores, bars their 95% "
             "intervals from resampling pictures; p comes from swapping the two models' answers picture by "

@@ -79,7 +79,9 @@ def clear(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def restore(checkpoint: Checkpoint, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+def restore(
+    checkpoint: Checkpoint, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+) -> None:
     """Copy the state of ``checkpoint`` into ``parameters`` (by name) and ``optimizer``.
 
     Raises:
@@ -87,7 +89,9 @@ def restore(checkpoint: Checkpoint, parameters: Mapping[str, Tensor], optimizer:
     """
     if set(parameters) != set(checkpoint.weights):
         odd = sorted(set(parameters) ^ set(checkpoint.weights))[:3]
-        raise ModelError(f"the checkpoint trains other tensors than this run ({', '.join(odd)} ...); use a new folder")
+        raise ModelError(
+            f"the checkpoint trains other tensors than this run ({', '.join(odd)} ...); use a new folder"
+        )
     with torch.no_grad():
         for name, parameter in parameters.items():
             if parameter.shape != checkpoint.weights[name].shape:

@@ -60,6 +60,8 @@ class LoopConfig:
         if self.steps < 1:
             raise ConfigError(f"steps is {self.steps}; a run needs at least 1")
         if not self.parts:
-            raise ConfigError("no part is trained; name at least one of the model's parts with a learning rate")
+            raise ConfigError(
+                "no part is trained; name at least one of the model's parts with a learning rate"
+            )
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"warmup is {self.warmup}; it is a share of the steps, from 0 up to but not 1")

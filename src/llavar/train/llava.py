@@ -40,7 +40,9 @@ class FeedConfig:
 
     def __post_init__(self) -> None:
         if self.packs < 1 or not 1 <= self.parts <= self.packs:
-            raise ConfigError(f"packs is {self.packs} and parts {self.parts}; at least one pack for each part is needed")
+            raise ConfigError(
+                f"packs is {self.packs} and parts {self.parts}; at least one pack for each part is needed"
+            )
 
 
 class InstructionObjective:
@@ -81,7 +83,10 @@ class InstructionObjective:
         if self._plans is None or self._plans[0] != epoch:
             lengths = [len(row) for row in self.rows]
             most = 64 if self.feed.packing else 1
-            self._plans = epoch, plan(lengths, self.feed.capacity, seed=self.feed.seed, epoch=epoch, most=most)
+            self._plans = (
+                epoch,
+                plan(lengths, self.feed.capacity, seed=self.feed.seed, epoch=epoch, most=most),
+            )
         return self._plans[1]
 
     def _pack(self, numbers: tuple[int, ...]) -> Pack:
@@ -90,7 +95,9 @@ class InstructionObjective:
     def _batch(self, packs: Sequence[Pack]) -> Batch:
         names = [name for pack in packs for row in pack.rows for name in row.images]
         vision = vision_of(self.vision, names)
-        return collate(packs, pad_id=self.pad_id, vision=vision, is_features=self.vision.is_features, multiple=8)
+        return collate(
+            packs, pad_id=self.pad_id, vision=vision, is_features=self.vision.is_features, multiple=8
+        )
 
 
 def parts_of(model: Any) -> dict[str, dict[str, nn.Parameter]]:

@@ -1,8 +1,8 @@
 """The training loop: everything that LLaVAR trains goes through :func:`fit`.
 
-What is trained is an :class:`Objective`. It hands out the micro-batches of a step as a pure function of the step and
-computes their loss; the loop does the rest. Because nothing is drawn from a running generator, a run that was stopped
-goes on bit-identically: load the tensors, continue with the next step.
+What is trained is an :class:`Objective`. It hands out the micro-batches of a step as a pure function of the step
+and computes their loss; the loop does the rest. Because nothing is drawn from a generator that runs on from step
+to step, a run that was stopped goes on bit-identically: load the tensors, continue with the next step.
 
 Not there yet: several processes (DDP, FSDP2), recomputation, trackers.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,10 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from llavar.errors import ConfigError
-from llavar.train import checkpoint, metrics, optim
+from llavar.train import metrics, optim
 from llavar.train.config import LoopConfig, Mean, Precision
+from llavar.train.metrics import Size
+from llavar.train.run import Run
 
 Batch = TypeVar("Batch")
 
@@ -50,15 +53,6 @@ class Objective(Protocol[Batch]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """Samples, tokens that the model computes on, and tokens that are supervised."""
-
-    samples: int
-    tokens: int
-    supervised: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
     """How a run ended. ``resumed_at`` is the step it went on from, 0 for a fresh one."""
 
@@ -76,93 +70,99 @@ def fit(
     on_tick: Callable[[metrics.Tick], None] | None = None,
     on_save: Callable[[int], None] | None = None,
 ) -> Fitted:
-    """Train ``objective`` for ``config.steps`` steps, or go on where an earlier call with the same settings stopped.
+    """Train ``objective`` for ``config.steps`` steps, or go on where a call with the same settings stopped.
 
-    Writes ``metrics.jsonl`` and ``checkpoints/`` under ``out``. An interrupt, a signal turned into an exception or an
-    error saves the last finished step before it is raised again.
+    Writes ``metrics.jsonl`` and ``checkpoints/`` under ``out``. An interrupt, a signal turned into an exception
+    or an error saves the last finished step before it is raised again. ``on_tick`` is called with every entry
+    of the log, ``on_save`` with the step of every checkpoint that ``config.save_every`` asks for.
 
     Raises:
-        ConfigError: ``out`` holds a run with other settings, a batch without supervised tokens, or a loss that is
-            not finite.
+        ConfigError: ``out`` holds a run with other settings, a step has no supervised token, or its loss or
+            gradient is not finite.
     """
     started = time.monotonic()
-    torch.manual_seed(config.seed)
     parts = objective.parts()
     trained = _freeze_all_but(parts, config)
     optimizer = optim.build({name: list(part.values()) for name, part in parts.items()}, config)
-    log, saves, mark = out / "metrics.jsonl", out / "checkpoints", fingerprint(config)
-    out.mkdir(parents=True, exist_ok=True)
-    first = _resume(saves, mark, trained, optimizer)
-    metrics.rewind(log, first)
-
-    done = first
-    meter = _Meter(config.steps)
+    run = Run(config, out, fingerprint(config), trained, optimizer)
+    first = run.resume()
     try:
         for step in range(first, config.steps):
+            _seed(config.seed, step)
             factor = optim.set_rate(optimizer, step, config)
             batches, waited = _timed(objective.batches, step)
-            loss, norm = _step(objective, batches, optimizer, config, step)
-            done = step + 1
-            meter.add(loss, norm, waited, [objective.size(batch) for batch in batches])
-            if done % config.log_every == 0 or done == config.steps:
-                tick = meter.tick(done, factor * max(part.lr for part in config.parts.values()))
-                metrics.append(tick, log)
-                if on_tick:
-                    on_tick(tick)
-            if done % config.save_every == 0:
-                _save(saves, done, mark, trained, optimizer)
+            sizes = [objective.size(batch) for batch in batches]
+            loss = _add_gradients(objective, batches, sizes, config, step)
+            norm = _clip(trained, config, step)
+            tick = run.finish_step(sizes, loss=loss, norm=norm, factor=factor, waited=waited)
+            if tick and on_tick:
+                on_tick(tick)
+            if run.done % config.save_every == 0:
+                run.save()
                 if on_save:
-                    on_save(done)
+                    on_save(run.done)
     finally:
-        # An interrupt may come in the middle of an update; then the last complete state is the saved one.
-        if done > first and not getattr(optimizer, "_midway", False):
-            _save(saves, done, mark, trained, optimizer)
-    return Fitted(
-        steps=done, resumed_at=first, seconds=time.monotonic() - started, ticks=tuple(metrics.read(log))
-    )
+        run.save()
+    seconds = time.monotonic() - started
+    return Fitted(steps=run.done, resumed_at=first, seconds=seconds, ticks=tuple(metrics.read(run.log)))
 
 
 def fingerprint(config: LoopConfig) -> str:
-    """A hash of all settings that change the numbers of a run."""
+    """A hash of all settings."""
     return hashlib.sha256(TypeAdapter(LoopConfig).dump_json(config)).hexdigest()[:16]
 
 
-def _step(
-    objective: Objective[Batch],
-    batches: Sequence[Batch],
-    optimizer: torch.optim.Optimizer,
-    config: LoopConfig,
-    step: int,
-) -> tuple[float, float]:
-    """One update; returns the mean loss over supervised tokens and the norm of the gradient before clipping."""
-    counts = [objective.size(batch).supervised for batch in batches]
-    if not sum(counts):
+def _seed(seed: int, step: int) -> None:
+    """What an objective draws (dropout, noise) belongs to the step, not to what was drawn before it."""
+    torch.manual_seed(random.Random(f"step:{seed}:{step}").getrandbits(63))  # pyright: ignore[reportUnknownMemberType]
+
+
+def _timed(get: Callable[[int], Sequence[Batch]], step: int) -> tuple[Sequence[Batch], float]:
+    before = time.monotonic()
+    return get(step), time.monotonic() - before
+
+
+def _add_gradients(
+    objective: Objective[Batch], batches: Sequence[Batch], sizes: Sequence[Size], config: LoopConfig, step: int
+) -> float:
+    """Run the micro-batches forwards and backwards; returns the mean loss over all supervised tokens."""
+    supervised = sum(size.supervised for size in sizes)
+    if not supervised:
         raise ConfigError(f"step {step} has no supervised token; look at the rows with `llavar inspect`")
+    device = _device(objective)
     total = 0.0
-    for batch, count in zip(batches, counts, strict=True):
-        share = sum(counts) if config.mean is Mean.TOKEN else max(count, 1) * len(batches)
-        with _arithmetic(config.precision):
+    for batch, size in zip(batches, sizes, strict=True):
+        share = supervised if config.mean is Mean.TOKEN else max(size.supervised, 1) * len(batches)
+        with _arithmetic(config.precision, device):
             loss = objective.loss(batch)
-        (loss / share).backward()
+        if loss.requires_grad:  # rows without pictures say nothing to a projector
+            (loss / share).backward()  # pyright: ignore[reportUnknownMemberType]
         total += loss.item()
-    mean = total / sum(counts)
+    mean = total / supervised
     if not math.isfinite(mean):
-        raise ConfigError(f"the loss is {mean} at step {step}; lower the learning rate or look at the step's rows")
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, config.clip or math.inf)
-    optimizer._midway = True  # type: ignore[attr-defined]
-    optimizer.step()
-    optimizer._midway = False  # type: ignore[attr-defined]
-    optimizer.zero_grad(set_to_none=True)
-    return mean, norm.item()
+        raise ConfigError(
+            f"the loss is {mean} at step {step}; lower the learning rate or look at the step's rows"
+        )
+    return mean
 
 
-def _arithmetic(precision: Precision) -> contextlib.AbstractContextManager[object]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def _clip(trained: Mapping[str, nn.Parameter], config: LoopConfig, step: int) -> float:
+    """Shorten the gradient to ``config.clip``; returns its norm before."""
+    norm = nn.utils.clip_grad_norm_(trained.values(), config.clip or math.inf).item()
+    if not math.isfinite(norm):
+        raise ConfigError(
+            f"the gradient's norm is {norm} at step {step}; lower the learning rate or look at the step's rows"
+        )
+    return norm
+
+
+def _arithmetic(precision: Precision, device: str) -> contextlib.AbstractContextManager[object]:
     return torch.autocast(device, torch.bfloat16, enabled=precision is Precision.BF16)
 
 
-def _freeze_all_but(parts: Mapping[str, Mapping[str, nn.Parameter]], config: LoopConfig) -> dict[str, nn.Parameter]:
+def _freeze_all_but(
+    parts: Mapping[str, Mapping[str, nn.Parameter]], config: LoopConfig
+) -> dict[str, nn.Parameter]:
     """Let only the configured parts have gradients; returns their parameters by ``part/name``."""
     trained: dict[str, nn.Parameter] = {}
     for part, parameters in parts.items():
@@ -171,73 +171,3 @@ def _freeze_all_but(parts: Mapping[str, Mapping[str, nn.Parameter]], config: Loo
             if part in config.parts:
                 trained[f"{part}/{name}"] = parameter
     return trained
-
-
-def _resume(
-    saves: Path, mark: str, trained: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
-) -> int:
-    found = checkpoint.newest(saves)
-    if found is None:
-        return 0
-    if found.fingerprint != mark:
-        raise ConfigError(
-            f"{saves.parent} holds a run with other settings ({found.fingerprint}, this one is {mark}); "
-            "use another --out or remove it"
-        )
-    checkpoint.restore(found, trained, optimizer)
-    return found.step
-
-
-def _save(
-    saves: Path, step: int, mark: str, trained: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
-) -> None:
-    weights = {name: parameter.detach() for name, parameter in trained.items()}
-    state = checkpoint.Checkpoint(step=step, fingerprint=mark, weights=weights, optimizer=optimizer.state_dict())
-    checkpoint.save(state, saves)
-
-
-def _timed(get: Callable[[int], Sequence[Batch]], step: int) -> tuple[Sequence[Batch], float]:
-    before = time.monotonic()
-    return get(step), time.monotonic() - before
-
-
-class _Meter:
-    """Sums between two ticks."""
-
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
-        self._begun = time.monotonic()
-        self._seen = 0
-        self._reset()
-
-    def _reset(self) -> None:
-        self._since = time.monotonic()
-        self._loss = self._waited = self._norm = 0.0
-        self._count = self._samples = self._tokens = self._supervised = 0
-
-    def add(self, loss: float, norm: float, waited: float, sizes: Sequence[Size]) -> None:
-        supervised = sum(size.supervised for size in sizes)
-        self._loss += loss * supervised
-        self._supervised += supervised
-        self._samples += sum(size.samples for size in sizes)
-        self._tokens += sum(size.tokens for size in sizes)
-        self._norm, self._waited = norm, self._waited + waited
-        self._count += 1
-        self._seen += 1
-
-    def tick(self, step: int, lr: float) -> metrics.Tick:
-        now = time.monotonic()
-        span = max(now - self._since, 1e-9)
-        tick = metrics.Tick(
-            step=step,
-            loss=self._loss / self._supervised,
-            lr=lr,
-            grad_norm=self._norm,
-            samples_per_second=self._samples / span,
-            tokens_per_second=self._tokens / span,
-            wait=self._waited / span,
-            seconds=now - self._begun,
-            left=(now - self._begun) / self._seen * (self._steps - step),
-        )
-        self._reset()
-        return tick

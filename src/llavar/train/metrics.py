@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from llavar.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """Samples, tokens that the model computes on, and tokens that are supervised."""
+
+    samples: int
+    tokens: int
+    supervised: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
     """What the log holds of one step.
 
-    ``loss`` is the mean over the supervised tokens of all steps since the last tick; rates are over the same span;
-    ``wait`` is the share of the time that went into waiting for data; ``left`` is an estimate in seconds.
+    ``loss`` is the mean over the supervised tokens of all steps since the last tick; rates are over the same
+    span; ``wait`` is the share of the time that went into waiting for data; ``left`` is an estimate in seconds.
     """
 
     step: int
@@ -33,19 +46,77 @@ def append(tick: Tick, path: Path) -> None:
 
 
 def read(path: Path) -> list[Tick]:
-    """All ticks; a last line that a kill tore is left out."""
-    if not path.exists():
-        return []
+    """All ticks; a last line that a kill tore is left out.
+
+    Raises:
+        DataError: another line is no tick.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     ticks: list[Tick] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(lines, start=1):
         try:
             ticks.append(Tick(**json.loads(line)))
-        except (json.JSONDecodeError, TypeError):
-            continue
+        except (json.JSONDecodeError, TypeError) as error:
+            if number < len(lines):
+                raise DataError(f"line {number} of {path} is no log entry; remove the line") from error
     return ticks
 
 
 def rewind(path: Path, step: int) -> None:
     """Drop what was logged after ``step``, because those steps are about to be done again."""
     kept = [tick for tick in read(path) if tick.step <= step]
-    path.write_text("".join(json.dumps(asdict(tick)) + "\n" for tick in kept), encoding="utf-8")
+    aside = path.with_suffix(".partial")
+    aside.write_text("".join(json.dumps(asdict(tick)) + "\n" for tick in kept), encoding="utf-8")
+    aside.replace(path)
+
+
+class Meter:
+    """Sums between two ticks of a run of ``steps`` steps."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._begun = time.monotonic()
+        self._seen = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._since = time.monotonic()
+        self._loss = self._waited = self._norm = 0.0
+        self._samples = self._tokens = self._supervised = 0
+
+    @property
+    def unlogged(self) -> tuple[float, int]:
+        """Summed loss and supervised tokens since the last tick: what a checkpoint has to remember."""
+        return self._loss, self._supervised
+
+    def restore(self, unlogged: tuple[float, int]) -> None:
+        """Go on where another meter was; rates are of the time since now."""
+        self._loss, self._supervised = unlogged
+
+    def add(self, sizes: Sequence[Size], *, loss: float, norm: float, waited: float) -> None:
+        """One step: the sizes of its micro-batches, its mean loss, gradient norm, and seconds waited for data."""
+        supervised = sum(size.supervised for size in sizes)
+        self._loss += loss * supervised
+        self._supervised += supervised
+        self._samples += sum(size.samples for size in sizes)
+        self._tokens += sum(size.tokens for size in sizes)
+        self._norm, self._waited = norm, self._waited + waited
+        self._seen += 1
+
+    def tick(self, step: int, lr: float) -> Tick:
+        """The entry for ``step``, at least one step after the last; the sums begin again."""
+        now = time.monotonic()
+        span = max(now - self._since, 1e-9)
+        tick = Tick(
+            step=step,
+            loss=self._loss / self._supervised,
+            lr=lr,
+            grad_norm=self._norm,
+            samples_per_second=self._samples / span,
+            tokens_per_second=self._tokens / span,
+            wait=self._waited / span,
+            seconds=now - self._begun,
+            left=(now - self._begun) / self._seen * (self._steps - step),
+        )
+        self._reset()
+        return tick

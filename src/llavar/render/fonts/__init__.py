@@ -70,6 +70,6 @@ def cap_height(font: Font) -> float:
 
 
 def advance(font: Font, char: str) -> float:
-    """How far ``char`` moves the pen, in ems; a character outside printable ASCII is taken as wide as ``?``."""
+    """How far ``char`` moves the pen, in ems; what is not printable ASCII is taken as wide as ``?``."""
     table = _advances(font)
     return table.get(char, table["?"])

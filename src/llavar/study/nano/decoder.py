@@ -1,9 +1,9 @@
 """Teach a Llama decoder language on text alone: to answer questions about a grid of symbols.
 
-No picture is involved. In the places where a picture will stand it is given a grid of symbols (characters, colours,
-ornaments; :mod:`llavar.render.grid`), each embedded by tables that are thrown away afterwards. It learns to spell out,
-to find, to count. Whether the pixels of a picture can ever reach it in such a form is then up to the projector: that is
-stage 1. It plays the part that pre-training on text plays for Vicuna.
+No picture is involved. In the places where a picture will stand it is given a grid of symbols (characters,
+colours, ornaments; :mod:`llavar.render.grid`), each embedded by tables that are thrown away afterwards. It
+learns to spell out, to find, to count. Whether the pixels of a picture can ever reach it in such a form is then
+up to the projector: that is stage 1. It plays the part that pre-training on text plays for Vicuna.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Told(NamedTuple):
 class DecoderData:
     """What the decoder is asked.
 
-    ``damage`` is the largest share of characters that are wrong in a grid. ``whole`` is the share of grids that keep
-    all of their empty rows; the others lose some, which makes them shorter and changes no answer. A step of ``batch``
-    conversations is computed in ``parts`` micro-batches of like length.
+    ``damage`` is the largest chance of a character to be wrong in a grid. ``whole`` is the share of grids that
+    keep all of their empty rows; the others lose some, which makes them shorter and changes no answer. A step
+    of ``batch`` conversations is computed in ``parts`` micro-batches of like length.
     """
 
     patches: int = 12
@@ -83,18 +83,25 @@ class SymbolTables(nn.Module):
 class GridObjective:
     """Decoder and symbol tables, trained on conversations about grids."""
 
-    def __init__(self, decoder: Any, tables: SymbolTables, tokenizer: TextTokenizer, data: DecoderData) -> None:
+    def __init__(
+        self, decoder: Any, tables: SymbolTables, tokenizer: TextTokenizer, data: DecoderData
+    ) -> None:
         self.decoder, self.tables, self.tokenizer, self.data = decoder, tables, tokenizer, data
 
     def parts(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
-        return {"decoder": dict(self.decoder.named_parameters()), "tables": dict(self.tables.named_parameters())}
+        return {
+            "decoder": dict(self.decoder.named_parameters()),
+            "tables": dict(self.tables.named_parameters()),
+        }
 
     def batches(self, step: int) -> Sequence[Told]:
         samples = range(step * self.data.batch, (step + 1) * self.data.batch)
         return tell(self.data, self.tokenizer, samples, parts=self.data.parts)
 
     def size(self, batch: Told) -> Size:
-        return Size(samples=batch.batch.rows, tokens=batch.batch.ids.numel(), supervised=batch.batch.supervised)
+        return Size(
+            samples=batch.batch.rows, tokens=batch.batch.ids.numel(), supervised=batch.batch.supervised
+        )
 
     def loss(self, batch: Told) -> Tensor:
         # Seeded by what is in the batch, so that a step that is done again is done equally.
@@ -122,7 +129,9 @@ class GridObjective:
         return right[kept].float().mean().item(), (right | ~kept).all(1).float().mean().item()
 
 
-def tell(data: DecoderData, tokenizer: TextTokenizer, samples: Sequence[int], *, parts: int = 1) -> list[Told]:
+def tell(
+    data: DecoderData, tokenizer: TextTokenizer, samples: Sequence[int], *, parts: int = 1
+) -> list[Told]:
     """Make up ``samples``; each is a function of its number and the seed alone. Sorted by length into ``parts``."""
     made = sorted((_sample(data, tokenizer, index) for index in samples), key=lambda pair: len(pair[0]))
     size = -(-len(made) // parts)

@@ -14,6 +14,7 @@ SHAPE_NAMES = tuple(kind.value for kind in ShapeKind)
 
 def facts(scene: Scene) -> SceneFacts:
     """Colour of the ground and the ornaments, as the teacher takes them."""
+
     def named(shape: Ornament) -> tuple[str, str]:
         return shape.kind.value, shape.colour.value
 

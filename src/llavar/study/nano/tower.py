@@ -1,8 +1,8 @@
 """Teach a CLIP vision tower to see letters, by dense supervision.
 
 A linear head names the characters of both half-cells of every patch, the colour and the ornament there
-(:mod:`llavar.render.grid`). The renderer knows all of it, so it costs nothing; it plays the part that pre-training on
-the web plays for the real tower. The head is thrown away afterwards.
+(:mod:`llavar.render.grid`). The renderer knows all of it, so it costs nothing; it plays the part that
+pre-training on the web plays for the real tower. The head is thrown away afterwards.
 """
 
 from __future__ import annotations

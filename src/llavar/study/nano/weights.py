@@ -19,5 +19,7 @@ def folder(name: str) -> Path:
     """
     found = _FOLDER / name
     if not (found / "config.json").is_file():
-        raise ModelError(f"the model {name!r} is missing from {_FOLDER}; reinstall llavar, or make it: llavar nano build")
+        raise ModelError(
+            f"the model {name!r} is missing from {_FOLDER}; reinstall llavar, or make it: llavar nano build"
+        )
     return found

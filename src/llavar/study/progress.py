@@ -1,0 +1,77 @@
+"""What long work tells the person who waits: a bar in a terminal, plain lines elsewhere, and a ledger of times.
+
+The ledger is kept on disk, so that a study that was stopped and goes on reports what its steps took in all.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from llavar.errors import DataError
+
+
+class Watch:
+    """Announces steps, counts inside them, and remembers their seconds in ``ledger``."""
+
+    def __init__(self, ledger: Path, *, stream: TextIO | None = None, quiet: bool = False) -> None:
+        self._ledger, self._quiet = ledger, quiet
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty() and not quiet
+        self._shown = 0.0
+        self._title = ""
+        self.seconds: dict[str, float] = _read(ledger)
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        if not self._quiet:
+            print(f"\r\x1b[K{text}" if self._live else text, file=self._stream, flush=True)
+
+    @contextmanager
+    def step(self, title: str) -> Generator[None]:
+        """Time what happens inside, also if it is interrupted."""
+        self._title, self._shown = title, 0.0
+        started = time.monotonic()
+        self.say(f"{title} ...")
+        try:
+            yield
+        finally:
+            self.seconds[title] = self.seconds.get(title, 0.0) + time.monotonic() - started
+            self._write()
+
+    def count(self, done: int, total: int, note: str = "") -> None:
+        """How far the step is; in a terminal at once, elsewhere every ten seconds."""
+        now = time.monotonic()
+        if self._quiet or (now - self._shown < (0.1 if self._live else 10) and done != total):
+            return
+        self._shown = now
+        if self._live:
+            filled = round(24 * done / max(total, 1))
+            bar = "#" * filled + "." * (24 - filled)
+            print(f"\r\x1b[K  {self._title}  [{bar}] {done}/{total} {note}", end="", file=self._stream, flush=True)
+        else:
+            print(f"  {self._title}: {done}/{total} {note}", file=self._stream, flush=True)
+
+    @property
+    def total(self) -> float:
+        """Seconds of all steps together."""
+        return sum(self.seconds.values())
+
+    def _write(self) -> None:
+        aside = self._ledger.with_suffix(".part")
+        aside.write_text(json.dumps(self.seconds, indent=1), encoding="utf-8")
+        aside.replace(self._ledger)
+
+
+def _read(ledger: Path) -> dict[str, float]:
+    if not ledger.exists():
+        return {}
+    try:
+        return {str(name): float(value) for name, value in json.loads(ledger.read_text("utf-8")).items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise DataError(f"{ledger} is damaged ({error}); remove it, only the times of earlier steps are lost") from error
