@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,8 +17,8 @@ class Batch:
     """Some packs side by side.
 
     ``ids``, ``labels``, ``positions``: int64 (packs, length), filled up on the right with ``pad_id``,
-    :data:`~llavar.records.IGNORE` and more positions. Positions start at 0 with every row, which is what keeps
-    rows apart in attention; there is no attention mask.
+    :data:`~llavar.records.IGNORE` and more positions. Positions start at 0 with every row, which is what
+    keeps rows apart in attention; there is no attention mask.
 
     ``vision``: what the tower takes, fp32 (images, 3, size, size), or what it has already given
     (``is_features``), (images, tokens, width); images in the order in which their placeholders stand in
@@ -31,6 +31,18 @@ class Batch:
     vision: Tensor | None
     is_features: bool
     rows: int
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on ``device``; itself if it is there."""
+        if self.ids.device == device and (self.vision is None or self.vision.device == device):
+            return self
+        return replace(
+            self,
+            ids=self.ids.to(device),
+            labels=self.labels.to(device),
+            positions=self.positions.to(device),
+            vision=None if self.vision is None else self.vision.to(device),
+        )
 
     @property
     def supervised(self) -> int:

@@ -1,8 +1,8 @@
 """Put rows of different lengths into sequences of one capacity, with little left empty.
 
 Planned from lengths alone, as a pure function of its arguments: first-fit decreasing inside windows of a
-shuffled order, so that packs stay random samples of the data, and the packs of an epoch can be known before it
-begins.
+shuffled order, so that packs stay random samples of the data, and the packs of an epoch can be known before
+it begins.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llavar.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackPlan:
-    """Row numbers of every pack, in training order. ``capacity`` is of one pack, ``tokens`` are of all rows."""
+    """Row numbers of every pack, in training order. ``capacity`` is a pack's, ``tokens`` are all rows'."""
 
     packs: tuple[tuple[int, ...], ...]
     capacity: int

@@ -1,4 +1,4 @@
-"""Where the pictures of a batch come from: decoded from files, or tower features that were computed before."""
+"""Where the pictures of a batch come from: decoded from files, or tower features computed before."""
 
 from __future__ import annotations
 

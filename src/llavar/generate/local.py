@@ -65,6 +65,11 @@ class LocalGenerator:
     def name(self) -> str:
         return self._name
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers the model has."""
+        return sum(parameter.numel() for parameter in self._model.parameters())
+
     def answer(self, requests: Sequence[Request]) -> list[str]:
         """One answer for each request.
 

@@ -23,7 +23,15 @@ from llavar.images import CLIP_MEAN, CLIP_STD, Transform
 from llavar.models import folder as folders
 from llavar.models import lean as lean_model
 from llavar.models import projector as projectors
-from llavar.models.shape import ORIGINAL_CLASSES, LlavaShape, ProjectorLayout
+from llavar.models.shape import (
+    ORIGINAL_CLASSES,
+    LlavaShape,
+    ProjectorLayout,
+    TextShape,
+    VisionShape,
+    text_document,
+    vision_document,
+)
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig
@@ -58,7 +66,9 @@ def llava_class() -> Any:
     """``LlavaForConditionalGeneration`` of the installed transformers."""
     require_transformers()
     from transformers.models.llava.modeling_llava import LlavaForConditionalGeneration
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # its bar for reading weights would break into ours
     return LlavaForConditionalGeneration
 
 
@@ -94,6 +104,38 @@ def build_llava(shape: LlavaShape, *, seed: int, attention: str = "sdpa") -> nn.
         first = projectors.Linear(weight=two.weight_1.clone(), bias=two.bias_1.clone())
         set_projector(model, ProjectorLayout.IDENTITY, first)
     return model
+
+
+def build_tower(shape: VisionShape, *, attention: str = "sdpa") -> nn.Module:
+    """A CLIP vision tower alone, random weights from torch's own generator, float32."""
+    require_transformers()
+    from transformers.models.clip.configuration_clip import CLIPVisionConfig
+    from transformers.models.clip.modeling_clip import CLIPVisionModel
+
+    config = CLIPVisionConfig.from_dict(vision_document(shape))
+    config._attn_implementation = attention
+    return CLIPVisionModel(config)
+
+
+def build_decoder(shape: TextShape, *, attention: str = "sdpa") -> Any:
+    """A Llama decoder with its head alone, random weights from torch's own generator, float32."""
+    require_transformers()
+    from transformers.models.llama.configuration_llama import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaForCausalLM
+
+    config = LlamaConfig.from_dict({**text_document(shape), "use_cache": False})
+    config._attn_implementation = attention
+    return LlamaForCausalLM(config)
+
+
+def put_parts(model: nn.Module, *, tower: nn.Module | None = None, decoder: nn.Module | None = None) -> None:
+    """Copy the weights of a tower and of a decoder with its head into a Llava model of the same numbers."""
+    inner: Any = model.get_submodule("model")
+    if tower is not None:
+        inner.vision_tower.load_state_dict(tower.state_dict())
+    if decoder is not None:
+        inner.language_model.load_state_dict(decoder.get_submodule("model").state_dict())
+        model.get_submodule("lm_head").load_state_dict(decoder.get_submodule("lm_head").state_dict())
 
 
 def config_of(model: nn.Module) -> Any:

@@ -244,6 +244,7 @@ def write_weights(tensors: Mapping[str, Tensor], folder: Path, max_shard_bytes: 
     ]
     for name, shard in zip(names, shards, strict=True):
         save_file({key: tensors[key].contiguous() for key in shard}, folder / name, metadata={"format": "pt"})
+        (folder / name).chmod(0o644)  # safetensors makes it readable for its owner alone
     if not single:
         total = sum(tensor.nbytes for tensor in tensors.values())
         table = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}

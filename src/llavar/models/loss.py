@@ -1,8 +1,8 @@
 """From a batch to its loss: embed, let projected pictures take their places, decode, score the answers alone.
 
-The head is computed only where something is supervised, so the full logits (packs x length x vocabulary) never
-exist.
-Works on any ``LlavaForConditionalGeneration``; nothing here depends on how its parts are laid out inside.
+The head is computed only where something is supervised, so the full logits (packs x length x vocabulary)
+never exist. Works on any ``LlavaForConditionalGeneration``; nothing here depends on how its parts are laid
+out inside.
 """
 
 from __future__ import annotations

@@ -136,8 +136,8 @@ class LlavaShape:
         return {
             "model_type": "llava",
             "architectures": ["LlavaForConditionalGeneration"],
-            "vision_config": _vision_document(self.vision),
-            "text_config": _text_document(self.text),
+            "vision_config": vision_document(self.vision),
+            "text_config": text_document(self.text),
             "image_token_index": self.image_token_id,
             "image_seq_length": self.image_tokens,
             "projector_hidden_act": "linear" if self.projector is ProjectorLayout.IDENTITY else "gelu",
@@ -195,7 +195,8 @@ def _divides(shape: object, whole: str, part: str) -> None:
         raise ConfigError(f"{whole} {total} is not a multiple of {part} {piece}; change either of them")
 
 
-def _vision_document(vision: VisionShape) -> dict[str, object]:
+def vision_document(vision: VisionShape) -> dict[str, object]:
+    """The ``vision_config`` of a ``config.json``."""
     return {
         "model_type": "clip_vision_model",
         "image_size": vision.image_size,
@@ -211,7 +212,8 @@ def _vision_document(vision: VisionShape) -> dict[str, object]:
     }
 
 
-def _text_document(text: TextShape) -> dict[str, object]:
+def text_document(text: TextShape) -> dict[str, object]:
+    """The ``text_config`` of a ``config.json``."""
     return {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],

@@ -16,6 +16,7 @@ from llavar.models import _hf as hf
 from llavar.models.tokenizer import TextTokenizer, load_tokenizer
 from llavar.records import IGNORE, Encoded, Example, Reject
 from llavar.recipes.nano import Stage
+from llavar.study.nano.weights import LAST_FILE
 from llavar.train.llava import InstructionObjective
 from llavar.train.loop import Fitted, fit
 from llavar.train.metrics import Tick
@@ -70,7 +71,7 @@ def train_arm(
                 on_tick(number, tick)
 
         fitted.append(fit(objective, stage.loop, out / f"stage{number}", on_tick=tell))
-    if not (out / MODEL / "config.json").exists():
+    if not (out / MODEL / LAST_FILE).exists():
         hf.save_llava(model, out / MODEL, dtype=torch.float32)
         tokenizer.save(out / MODEL)
     del model

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llavar import images, net
-from llavar.errors import ConfigError
+from llavar.errors import ConfigError, ModelError
 from llavar.generate.base import Request
 from llavar.generate.local import LocalGenerator
 from llavar.study.nano import weights
@@ -39,8 +39,12 @@ class Reader:
         Raises:
             LlavarError: there is no such model, or it cannot be used.
         """
-        where = weights.folder(model) if model in weights.NAMES else model
-        return cls(LocalGenerator.load(where, name=model, template=template))
+        return cls(LocalGenerator.load(find(model), name=model, template=template))
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the model has."""
+        return self._generator.parameters
 
     def ask(self, image: str | Path | bytes | Image, question: str, *, max_new_tokens: int = 128) -> str:
         """The answer as text.
@@ -62,6 +66,23 @@ class Reader:
         request = Request(image=open_any(image), question=question, max_new_tokens=max_new_tokens)
         (text,) = self._generator.answer([request])
         return Answer(text=text, model=self._generator.name, seconds=time.perf_counter() - started)
+
+
+def find(model: str) -> str | Path:
+    """What a user means by a model: a name, a folder, the folder of a finished demo, or a hub id.
+
+    Raises:
+        ModelError: the demo in that folder is not finished.
+    """
+    if model in weights.NAMES:
+        return weights.folder(model)
+    folder = Path(model)
+    if (folder / "demo.json").is_file():
+        trained = folder / "with" / "model"
+        if not (trained / "config.json").is_file():
+            raise ModelError(f"the demo in {folder} has not trained its model yet; go on with llavar demo --out {folder}")
+        return trained
+    return model
 
 
 def open_any(image: str | Path | bytes | Image) -> Image:

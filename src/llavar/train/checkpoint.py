@@ -1,12 +1,13 @@
 """Checkpoints that a kill cannot spoil: written aside, flushed, then renamed.
 
-A checkpoint holds the trained tensors, the optimizer's state and the number of finished steps. Data order is a
-function of the step, so nothing else is needed to go on.
+A checkpoint holds the trained tensors, the optimizer's state, the number of finished steps and what the log
+is still owed. Data order is a function of the step, so nothing else is needed to go on.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,16 +20,22 @@ from torch import Tensor
 from llavar.errors import ModelError
 
 _PREFIX = "step-"
+_UNREADABLE = (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError)
+"""What torch, and the look at what it gave, raise for a file that is torn, overwritten or another's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """``step`` steps are finished; ``fingerprint`` ties the state to the settings it was made with."""
+    """``step`` steps are finished; ``fingerprint`` ties the state to the settings it was made with.
+
+    ``unlogged``: summed loss and supervised tokens of the steps since the log's last entry.
+    """
 
     step: int
     fingerprint: str
     weights: Mapping[str, Tensor]
     optimizer: Mapping[str, Any]
+    unlogged: tuple[float, int] = (0.0, 0)
 
 
 def save(checkpoint: Checkpoint, folder: Path, *, keep: int = 2) -> Path:
@@ -41,16 +48,18 @@ def save(checkpoint: Checkpoint, folder: Path, *, keep: int = 2) -> Path:
         "fingerprint": checkpoint.fingerprint,
         "weights": dict(checkpoint.weights),
         "optimizer": dict(checkpoint.optimizer),
+        "unlogged": checkpoint.unlogged,
     }
     try:
         with aside.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, final)
+        aside.replace(final)
     finally:
         aside.unlink(missing_ok=True)
-    for old in _complete(folder)[:-keep]:
+    left_by_kills = folder.glob(f"{_PREFIX}*.partial")
+    for old in (*_complete(folder)[:-keep], *left_by_kills):
         old.unlink(missing_ok=True)
     return final
 
@@ -58,7 +67,7 @@ def save(checkpoint: Checkpoint, folder: Path, *, keep: int = 2) -> Path:
 def newest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint that can be read, or None where there is none.
 
-    A file that a full disk or a crash left unreadable is passed over for the one before it.
+    A file that a crash left unreadable is renamed to ``.unreadable`` and passed over for the one before it.
     """
     for path in reversed(_complete(folder)):
         try:
@@ -68,8 +77,9 @@ def newest(folder: Path) -> Checkpoint | None:
                 fingerprint=str(state["fingerprint"]),
                 weights=state["weights"],
                 optimizer=state["optimizer"],
+                unlogged=state.get("unlogged", (0.0, 0)),
             )
-        except (OSError, RuntimeError, KeyError, EOFError, ValueError):
+        except _UNREADABLE:
             path.rename(path.with_suffix(".unreadable"))
     return None
 
@@ -85,18 +95,20 @@ def restore(
     """Copy the state of ``checkpoint`` into ``parameters`` (by name) and ``optimizer``.
 
     Raises:
-        ModelError: the names or shapes differ from those the checkpoint was made with.
+        ModelError: the names or shapes differ from those the checkpoint was made with; nothing is changed.
     """
-    if set(parameters) != set(checkpoint.weights):
-        odd = sorted(set(parameters) ^ set(checkpoint.weights))[:3]
-        raise ModelError(
-            f"the checkpoint trains other tensors than this run ({', '.join(odd)} ...); use a new folder"
-        )
+    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    saved = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
+    if shapes.keys() != saved.keys():
+        odd = ", ".join(sorted(shapes.keys() ^ saved.keys())[:3])
+        raise ModelError(f"the checkpoint trains other tensors than this run ({odd} ...); use a new folder")
+    for name, shape in shapes.items():
+        if saved[name] != shape:
+            raise ModelError(
+                f"{name} in the checkpoint is {saved[name]}, this run's is {shape}; use a new folder"
+            )
     with torch.no_grad():
         for name, parameter in parameters.items():
-            if parameter.shape != checkpoint.weights[name].shape:
-                shapes = f"{tuple(checkpoint.weights[name].shape)}, this run's is {tuple(parameter.shape)}"
-                raise ModelError(f"{name} in the checkpoint is {shapes}; use a new folder")
             parameter.copy_(checkpoint.weights[name])
     optimizer.load_state_dict(dict(checkpoint.optimizer))
 

@@ -1,8 +1,9 @@
 """The training loop: everything that LLaVAR trains goes through :func:`fit`.
 
-What is trained is an :class:`Objective`. It hands out the micro-batches of a step as a pure function of the step
-and computes their loss; the loop does the rest. Because nothing is drawn from a generator that runs on from step
-to step, a run that was stopped goes on bit-identically: load the tensors, continue with the next step.
+What is trained is an :class:`Objective`. It hands out the micro-batches of a step as a pure function of the
+step and computes their loss; the loop does the rest. Because nothing is drawn from a generator that runs on
+from step to step, a run that was stopped goes on bit-identically: load the tensors, continue with the next
+step.
 
 Not there yet: several processes (DDP, FSDP2), recomputation, trackers.
 """
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from pydantic import TypeAdapter
@@ -72,9 +73,10 @@ def fit(
 ) -> Fitted:
     """Train ``objective`` for ``config.steps`` steps, or go on where a call with the same settings stopped.
 
-    Writes ``metrics.jsonl`` and ``checkpoints/`` under ``out``. An interrupt, a signal turned into an exception
-    or an error saves the last finished step before it is raised again. ``on_tick`` is called with every entry
-    of the log, ``on_save`` with the step of every checkpoint that ``config.save_every`` asks for.
+    Writes ``metrics.jsonl`` and ``checkpoints/`` under ``out``. An interrupt, a signal turned into an
+    exception or an error saves the last finished step before it is raised again. ``on_tick`` is called with
+    every entry of the log, ``on_save`` with the step of every checkpoint that ``config.save_every`` asks
+    for.
 
     Raises:
         ConfigError: ``out`` holds a run with other settings, a step has no supervised token, or its loss or
@@ -87,14 +89,12 @@ def fit(
     run = Run(config, out, fingerprint(config), trained, optimizer)
     first = run.resume()
     try:
-        for step in range(first, config.steps):
-            _seed(config.seed, step)
-            factor = optim.set_rate(optimizer, step, config)
-            batches, waited = _timed(objective.batches, step)
-            sizes = [objective.size(batch) for batch in batches]
-            loss = _add_gradients(objective, batches, sizes, config, step)
-            norm = _clip(trained, config, step)
-            tick = run.finish_step(sizes, loss=loss, norm=norm, factor=factor, waited=waited)
+        for number in range(first, config.steps):
+            factor = optim.set_rate(optimizer, number, config)
+            step = _prepare(objective, number, config.seed)
+            loss = _add_gradients(objective, step, config, _device(trained))
+            norm = _clip(trained, step, config)
+            tick = run.finish_step(step.sizes, loss=loss, norm=norm, factor=factor, waited=step.waited)
             if tick and on_tick:
                 on_tick(tick)
             if run.done % config.save_every == 0:
@@ -112,48 +112,62 @@ def fingerprint(config: LoopConfig) -> str:
     return hashlib.sha256(TypeAdapter(LoopConfig).dump_json(config)).hexdigest()[:16]
 
 
-def _seed(seed: int, step: int) -> None:
-    """What an objective draws (dropout, noise) belongs to the step, not to what was drawn before it."""
-    torch.manual_seed(random.Random(f"step:{seed}:{step}").getrandbits(63))  # pyright: ignore[reportUnknownMemberType]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step(Generic[Batch]):
+    """The micro-batches of one step, how large they are, and how many seconds went into getting them."""
+
+    number: int
+    batches: Sequence[Batch]
+    sizes: Sequence[Size]
+    waited: float
+
+    @property
+    def supervised(self) -> int:
+        return sum(size.supervised for size in self.sizes)
 
 
-def _timed(get: Callable[[int], Sequence[Batch]], step: int) -> tuple[Sequence[Batch], float]:
+def _prepare(objective: Objective[Batch], number: int, seed: int) -> _Step[Batch]:
+    """What an objective draws (dropout, noise) depends on the step, not on what was drawn before."""
+    torch.manual_seed(random.Random(f"step:{seed}:{number}").getrandbits(63))  # pyright: ignore[reportUnknownMemberType]
     before = time.monotonic()
-    return get(step), time.monotonic() - before
+    batches = objective.batches(number)
+    waited = time.monotonic() - before
+    step = _Step(number=number, batches=batches, sizes=[objective.size(b) for b in batches], waited=waited)
+    if not step.supervised:
+        raise ConfigError(f"step {number} has no supervised token; look at the rows with `llavar inspect`")
+    return step
 
 
-def _add_gradients(
-    objective: Objective[Batch], batches: Sequence[Batch], sizes: Sequence[Size], config: LoopConfig, step: int
-) -> float:
+def _add_gradients(objective: Objective[Batch], step: _Step[Batch], config: LoopConfig, device: str) -> float:
     """Run the micro-batches forwards and backwards; returns the mean loss over all supervised tokens."""
-    supervised = sum(size.supervised for size in sizes)
-    if not supervised:
-        raise ConfigError(f"step {step} has no supervised token; look at the rows with `llavar inspect`")
-    device = _device(objective)
     total = 0.0
-    for batch, size in zip(batches, sizes, strict=True):
-        share = supervised if config.mean is Mean.TOKEN else max(size.supervised, 1) * len(batches)
+    for batch, size in zip(step.batches, step.sizes, strict=True):
+        by_batch = max(size.supervised, 1) * len(step.batches)
+        share = step.supervised if config.mean is Mean.TOKEN else by_batch
         with _arithmetic(config.precision, device):
             loss = objective.loss(batch)
         if loss.requires_grad:  # rows without pictures say nothing to a projector
             (loss / share).backward()  # pyright: ignore[reportUnknownMemberType]
         total += loss.item()
-    mean = total / supervised
-    if not math.isfinite(mean):
-        raise ConfigError(
-            f"the loss is {mean} at step {step}; lower the learning rate or look at the step's rows"
-        )
-    return mean
+    return _finite("loss", total / step.supervised, step.number)
 
 
-def _clip(trained: Mapping[str, nn.Parameter], config: LoopConfig, step: int) -> float:
+def _clip(trained: Mapping[str, nn.Parameter], step: _Step[Batch], config: LoopConfig) -> float:
     """Shorten the gradient to ``config.clip``; returns its norm before."""
-    norm = nn.utils.clip_grad_norm_(trained.values(), config.clip or math.inf).item()
-    if not math.isfinite(norm):
+    norm = nn.utils.clip_grad_norm_(trained.values(), config.clip or math.inf)
+    return _finite("gradient's norm", norm.item(), step.number)
+
+
+def _finite(name: str, value: float, step: int) -> float:
+    if not math.isfinite(value):
         raise ConfigError(
-            f"the gradient's norm is {norm} at step {step}; lower the learning rate or look at the step's rows"
+            f"the {name} is {value} at step {step}; lower the learning rate or look at the step's rows"
         )
-    return norm
+    return value
+
+
+def _device(trained: Mapping[str, nn.Parameter]) -> str:
+    return next(iter(trained.values())).device.type
 
 
 def _arithmetic(precision: Precision, device: str) -> contextlib.AbstractContextManager[object]:

@@ -24,8 +24,9 @@ class Size:
 class Tick:
     """What the log holds of one step.
 
-    ``loss`` is the mean over the supervised tokens of all steps since the last tick; rates are over the same
-    span; ``wait`` is the share of the time that went into waiting for data; ``left`` is an estimate in seconds.
+    ``loss`` is the mean over the supervised tokens of all steps since the last tick; rates are over the
+    same span; ``wait`` is the share of the time that went into waiting for data; ``left`` is an estimate in
+    seconds.
     """
 
     step: int
@@ -94,7 +95,7 @@ class Meter:
         self._loss, self._supervised = unlogged
 
     def add(self, sizes: Sequence[Size], *, loss: float, norm: float, waited: float) -> None:
-        """One step: the sizes of its micro-batches, its mean loss, gradient norm, and seconds waited for data."""
+        """One step: sizes of its micro-batches, mean loss, gradient norm, and seconds waited for data."""
         supervised = sum(size.supervised for size in sizes)
         self._loss += loss * supervised
         self._supervised += supervised

@@ -100,7 +100,7 @@ class Run:
 
 @contextlib.contextmanager
 def deferred(number: signal.Signals) -> Generator[None]:
-    """Let signal ``number`` wait for the end of the block if Python handles it; what it raises, it raises then.
+    """Let signal ``number``, if Python handles it, wait for the end of the block.
 
     Only the main thread handles signals, so there is nothing to wait for in any other; and the default of a
     signal that Python leaves alone ends the process at once, which no code can put off.

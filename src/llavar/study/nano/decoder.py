@@ -2,8 +2,8 @@
 
 No picture is involved. In the places where a picture will stand it is given a grid of symbols (characters,
 colours, ornaments; :mod:`llavar.render.grid`), each embedded by tables that are thrown away afterwards. It
-learns to spell out, to find, to count. Whether the pixels of a picture can ever reach it in such a form is then
-up to the projector: that is stage 1. It plays the part that pre-training on text plays for Vicuna.
+learns to spell out, to find, to count. Whether the pixels of a picture can ever reach it in such a form is
+then up to the projector: that is stage 1. It plays the part that pre-training on text plays for Vicuna.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Told(NamedTuple):
 class DecoderData:
     """What the decoder is asked.
 
-    ``damage`` is the largest chance of a character to be wrong in a grid. ``whole`` is the share of grids that
-    keep all of their empty rows; the others lose some, which makes them shorter and changes no answer. A step
-    of ``batch`` conversations is computed in ``parts`` micro-batches of like length.
+    ``damage`` is the largest chance of a character to be wrong in a grid. ``whole`` is the share of grids
+    that keep all of their empty rows; the others lose some, which makes them shorter and changes no answer.
+    A step of ``batch`` conversations is computed in ``parts`` micro-batches of like length.
     """
 
     patches: int = 12
@@ -69,13 +69,13 @@ class SymbolTables(nn.Module):
         super().__init__()
         self.tables = nn.ModuleList(nn.Embedding(size, width) for size in grids.widths(patches))
         for table in self.tables:
-            nn.init.normal_(table.weight, std=0.02)  # pyright: ignore[reportArgumentType]
+            nn.init.normal_(table.get_parameter("weight"), std=0.02)
 
     def forward(self, grid: Tensor, noise: float) -> Tensor:
         """(cells, 6) -> (cells, width), each blurred by up to ``noise`` times the size of a symbol."""
         embedded = sum(table(grid[..., i]) for i, table in enumerate(self.tables))
         assert isinstance(embedded, Tensor)
-        scale = self.tables[0].weight.detach().std()  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
+        scale = self.tables[0].get_parameter("weight").detach().std()
         strength = torch.rand(len(grid), 1) * noise * scale
         return embedded + strength * torch.randn_like(embedded)
 
@@ -105,7 +105,7 @@ class GridObjective:
 
     def loss(self, batch: Told) -> Tensor:
         # Seeded by what is in the batch, so that a step that is done again is done equally.
-        torch.manual_seed(int(batch.grid.sum()))
+        torch.manual_seed(int(batch.grid.sum()))  # pyright: ignore[reportUnknownMemberType]
         hidden = self._hidden(batch, noise=0.6)
         targets = batch.batch.targets
         kept = targets != IGNORE
@@ -121,7 +121,7 @@ class GridObjective:
 
     @torch.no_grad()
     def accuracy(self, told: Told) -> tuple[float, float]:
-        """Share of supervised tokens, and of whole rows, that are predicted rightly (each given the true past)."""
+        """Share of supervised tokens, and of whole rows, that are predicted rightly, given the true past."""
         logits = self.decoder.lm_head(self._hidden(told, noise=0.0))
         targets = told.batch.targets
         kept = targets != IGNORE
@@ -132,7 +132,7 @@ class GridObjective:
 def tell(
     data: DecoderData, tokenizer: TextTokenizer, samples: Sequence[int], *, parts: int = 1
 ) -> list[Told]:
-    """Make up ``samples``; each is a function of its number and the seed alone. Sorted by length into ``parts``."""
+    """Make up ``samples``, each from its number and the seed alone; sorted by length into ``parts``."""
     made = sorted((_sample(data, tokenizer, index) for index in samples), key=lambda pair: len(pair[0]))
     size = -(-len(made) // parts)
     return [_told(made[start : start + size], tokenizer) for start in range(0, len(made), size)]
@@ -141,7 +141,7 @@ def tell(
 def _told(made: Sequence[tuple[Encoded, np.ndarray]], tokenizer: TextTokenizer) -> Told:
     packs = [Pack(rows=(row,)) for row, _ in made]
     batch = collate(packs, pad_id=tokenizer.pad_id or 0, vision=None, multiple=8)
-    return Told(batch, torch.from_numpy(np.concatenate([cells for _, cells in made])))
+    return Told(batch, torch.as_tensor(np.concatenate([cells for _, cells in made])))
 
 
 def _sample(data: DecoderData, tokenizer: TextTokenizer, index: int) -> tuple[Encoded, np.ndarray]:
@@ -158,7 +158,7 @@ def _sample(data: DecoderData, tokenizer: TextTokenizer, index: int) -> tuple[En
 
 
 def _shortened(cells: np.ndarray, rng: random.Random) -> np.ndarray:
-    """Without some of the rows that hold neither text nor ornament. One such row stays, for the ground's colour."""
+    """Without some of the rows that hold neither text nor ornament; one stays, for the ground's colour."""
     empty = [row for row, content in enumerate(cells) if not content[:, :2].any() and not content[:, 3].any()]
     spared = empty[rng.randrange(len(empty))] if empty else -1
     share = rng.random()

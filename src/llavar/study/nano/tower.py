@@ -18,12 +18,8 @@ from torch.nn.functional import cross_entropy
 
 from llavar.render import grid as grids
 from llavar.render.layouts import Style, page, scene
-from llavar.render.paint import paint
+from llavar.study.nano.scenes import pixels
 from llavar.train.loop import Size
-
-MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
-STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
-
 
 _SHARES = (1.0, 1.0, 0.1, 0.1, 0.05, 0.05)
 """How much each of a cell's six numbers counts in the loss."""
@@ -89,29 +85,23 @@ class DenseObjective:
         return total
 
 
-def features(tower: nn.Module, pixels: Tensor) -> Tensor:
+def features(tower: nn.Module, seen: Tensor) -> Tensor:
     """(n, 3, size, size) -> (n, patches, width): the last layer's patches, without the class token."""
-    return tower(pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
+    return tower(seen, output_hidden_states=True).hidden_states[-1][:, 1:]
 
 
 def show(data: TowerData, samples: Sequence[int]) -> Seen:
     """Draw ``samples``; each is a function of its number and the seed alone."""
-    pixels, truth = zip(*(_sample(data, index) for index in samples), strict=True)
-    return Seen(torch.from_numpy(np.stack(pixels)), torch.from_numpy(np.stack(truth)))
+    shown, truth = zip(*(_sample(data, index) for index in samples), strict=True)
+    return Seen(torch.as_tensor(np.stack(shown)), torch.as_tensor(np.stack(truth)))
 
 
 def _sample(data: TowerData, index: int) -> tuple[np.ndarray, np.ndarray]:
     style = Style(random_text=0.6, shapes=0.6, wild=0.3)
     seed = f"{data.seed}:{index}"
     drawn = page(seed, style) if index % 100 < 100 * data.pages else scene(seed, style)
-    # Half are drawn at twice the size and brought down, as pictures from outside are.
-    image = paint(drawn, data.size * (1 + index % 2), noise_seed=index)
-    if image.width != data.size:
-        image = image.resize((data.size, data.size), resample=3)
-    truth = grids.grid(drawn, data.patches)
-    labels = truth.cells()
-    array = (np.asarray(image, np.float32) / 255 - MEAN) / STD
-    return array.transpose(2, 0, 1), labels.reshape(-1, labels.shape[-1])
+    labels = grids.grid(drawn, data.patches).cells()
+    return pixels(drawn, data.size, index), labels.reshape(-1, labels.shape[-1])
 
 
 @torch.no_grad()

@@ -1,0 +1,74 @@
+"""The two stages of nano itself, on scenes drawn afresh in every step, with exact truth in the place of OCR."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from llavar import chat
+from llavar.data.collate import Batch, collate
+from llavar.data.encode import encode
+from llavar.models.loss import answer_loss
+from llavar.models.tokenizer import TextTokenizer
+from llavar.records import Encoded, Example, Pack
+from llavar.render.layouts import Style, scene
+from llavar.study.nano.decoder import converse
+from llavar.study.nano.scenes import pixels
+from llavar.train.llava import parts_of
+from llavar.train.loop import Size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneData:
+    """What is asked about how many scenes. A step is computed in ``parts`` micro-batches of like length."""
+
+    size: int = 96
+    patches: int = 12
+    batch: int = 24
+    parts: int = 3
+    turns: int = 4
+    random_text: float = 0.45
+    seed: str = "tune"
+
+
+class SceneObjective:
+    """A Llava model, trained on conversations about rendered scenes."""
+
+    def __init__(self, model: Any, tokenizer: TextTokenizer, data: TuneData) -> None:
+        self.model, self.tokenizer, self.data = model, tokenizer, data
+
+    def parts(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
+        return parts_of(self.model)
+
+    def batches(self, step: int) -> Sequence[Batch]:
+        first = step * self.data.batch
+        made = [self._sample(index) for index in range(first, first + self.data.batch)]
+        made.sort(key=lambda pair: len(pair[0]))
+        size = -(-len(made) // self.data.parts)
+        return [self._batch(made[start : start + size]) for start in range(0, len(made), size)]
+
+    def size(self, batch: Batch) -> Size:
+        return Size(samples=batch.rows, tokens=batch.ids.numel(), supervised=batch.supervised)
+
+    def loss(self, batch: Batch) -> Tensor:
+        return answer_loss(self.model, batch)
+
+    def _sample(self, index: int) -> tuple[Encoded, np.ndarray]:
+        rng = random.Random(f"{self.data.seed}:{index}")
+        drawn = scene(f"{self.data.seed}:{index}", Style(random_text=self.data.random_text, wild=0.4))
+        row = Example(id=str(index), images=(str(index),), conversation=converse(drawn, rng, self.data.turns))
+        encoded = encode(
+            row, self.tokenizer, chat.get("llava_v1"), image_tokens=self.data.patches**2, start_end=True
+        )
+        return encoded, pixels(drawn, self.data.size, index)
+
+    def _batch(self, made: Sequence[tuple[Encoded, np.ndarray]]) -> Batch:
+        vision = torch.from_numpy(np.stack([shown for _, shown in made]))
+        packs = [Pack(rows=(row,)) for row, _ in made]
+        return collate(packs, pad_id=self.tokenizer.pad_id or 0, vision=vision, multiple=8)

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from llavar.records import Box
+from llavar.render.fonts import Font
+from llavar.render.layouts import Style, page, scene
+from llavar.render.paint import paint
+from llavar.render.scene import Colour, Glyph, LayoutKind, Panel, Scene, Shape, ShapeKind, TextLine
+
+CLEAN = Style(wild=0)
+SIZE = 384
+WHITE, BLACK, RED = (255, 255, 255), (0, 0, 0), (200, 0, 0)
+
+
+def plain(**parts: object) -> Scene:
+    empty = Scene(layout=LayoutKind.POSTER, ground=Colour.WHITE, top=WHITE, bottom=WHITE)
+    return replace(empty, **parts)
+
+
+def changed(one: Scene, other: Scene, size: int = SIZE) -> np.ndarray:
+    """(size, size): where the two look different."""
+    first, second = (np.asarray(paint(item, size), int) for item in (one, other))
+    return np.abs(first - second).max(-1) > 40
+
+
+def window(line: TextLine, index: int, glyph: Glyph) -> tuple[slice, slice]:
+    """Rows and columns in which a letter has to stand: Pillow rounds the advances before it to whole pixels."""
+    half, drift = 0.35 * line.em * SIZE, 0.5 * index
+    top, left, right = glyph.y * SIZE - half, glyph.x * SIZE - half - drift, glyph.x * SIZE + half + drift
+    return slice(max(0, int(top)), int(top + 2 * half) + 1), slice(max(0, int(left)), int(right) + 1)
+
+
+@pytest.mark.parametrize("make", [scene, page])
+@pytest.mark.parametrize("seed", range(12))
+def test_text_is_drawn_where_the_scene_says_and_nowhere_else(make: Callable[..., Scene], seed: int):
+    drawn = make(seed, CLEAN)
+    marks = changed(drawn, replace(drawn, lines=()))
+    allowed = np.zeros_like(marks)
+    for line in drawn.lines:
+        # Brackets and quotes reach over the em box; the end may have drifted by half a pixel a letter.
+        top, bottom = line.box.top - 0.25 * line.em, line.box.bottom + 0.15 * line.em
+        drift = 4 + len(line.text) // 2
+        rows = slice(max(0, int(top * SIZE)), int(bottom * SIZE) + 2)
+        allowed[rows, max(0, int(line.x * SIZE) - 3) : int(line.box.right * SIZE) + drift] = True
+        for index, glyph in enumerate(line.glyphs()):
+            if glyph.char.isalnum():
+                assert marks[window(line, index, glyph)].any(), (line.text, glyph)
+    assert not (marks & ~allowed).any()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_scene_looks_the_same_at_every_size(seed: int):
+    drawn = scene(seed, CLEAN)
+    small = np.asarray(paint(drawn, 96), float)
+    large = paint(drawn, 384)
+    assert large.size == (384, 384)
+    shrunk = np.asarray(large.resize((96, 96), Image.Resampling.BOX), float)
+    other = np.asarray(paint(scene(seed + 1, CLEAN), 96), float)
+    assert np.abs(small - shrunk).mean() < 0.5 * np.abs(other - shrunk).mean()
+    bare, large_bare = paint(replace(drawn, lines=()), 96), paint(replace(drawn, lines=()), 384)
+    difference = np.asarray(bare, float) - np.asarray(
+        large_bare.resize((96, 96), Image.Resampling.BOX), float
+    )
+    assert np.abs(difference).mean() < 3
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_lines_span_the_same_part_of_the_picture_at_every_size(seed: int):
+    drawn = scene(seed, CLEAN)
+    for line in drawn.lines:
+        alone = plain(lines=(replace(line, ink=BLACK),))
+        ends = []
+        for size in (96, 384):
+            inked = np.flatnonzero((np.asarray(paint(alone, size).convert("L")) < 160).any(0))
+            ends.append((inked.min() / size, inked.max() / size))
+        (left, right), (large_left, large_right) = ends
+        assert left == pytest.approx(large_left, abs=2 / 96)
+        # Pillow rounds every advance to whole pixels.
+        assert right == pytest.approx(large_right, abs=(2 + 0.7 * len(line.text)) / 96)
+
+
+@pytest.mark.parametrize("kind", ShapeKind)
+def test_ornaments_have_their_colour_and_stay_in_their_box(kind: ShapeKind):
+    box = Box(left=0.25, top=0.25, right=0.5, bottom=0.5)
+    shape = Shape(kind=kind, colour=Colour.RED, tone=RED, box=box)
+    pixels = np.asarray(paint(plain(shapes=(shape,)), 96))
+    inside = (pixels == RED).all(-1)
+    assert inside[36, 36]
+    inside[24:49, 24:49] = False
+    assert not inside.any()
+
+
+def test_the_three_ornaments_differ():
+    box = Box(left=0.2, top=0.2, right=0.8, bottom=0.8)
+    shapes = [Shape(kind=kind, colour=Colour.RED, tone=RED, box=box) for kind in ShapeKind]
+    covered = [np.asarray(paint(plain(shapes=(shape,)), 96))[..., 1] == 0 for shape in shapes]
+    circle, square, triangle = (int(mask.sum()) for mask in covered)
+    assert circle / square == pytest.approx(np.pi / 4, rel=0.05)
+    assert triangle / square == pytest.approx(0.5, rel=0.05)
+
+
+def test_panels_are_filled_or_outlined():
+    box = Box(left=0.1, top=0.1, right=0.9, bottom=0.9)
+    filled = np.asarray(paint(plain(panels=(Panel(tone=RED, box=box),)), 100))
+    outlined = np.asarray(paint(plain(panels=(Panel(tone=RED, box=box, outline=True),)), 100))
+    assert tuple(filled[50, 50]) == RED
+    assert tuple(outlined[50, 50]) == WHITE
+    assert tuple(outlined[50, 10]) == tuple(outlined[10, 50]) == RED
+
+
+def test_the_ground_fades_from_top_to_bottom():
+    pixels = np.asarray(paint(plain(top=BLACK, bottom=(100, 200, 50)), 64))
+    assert tuple(pixels[0, 0]) == BLACK
+    assert tuple(pixels[-1, -1]) == (100, 200, 50)
+    assert (np.diff(pixels[:, 7, 1].astype(int)) >= 0).all()
+    assert (pixels == pixels[:, :1]).all()
+
+
+def test_tracking_moves_letters_apart():
+    line = TextLine(text="HH", font=Font.LATO, em=0.2, x=0.1, baseline=0.5, ink=BLACK)
+    wide = replace(line, tracking=0.8)
+    near, far = (np.asarray(paint(plain(lines=(item,)), SIZE).convert("L")) < 128 for item in (line, wide))
+    assert np.flatnonzero(far.any(0)).max() == pytest.approx(np.flatnonzero(near.any(0)).max() + 61, abs=2)
+    assert np.flatnonzero(far.any(0)).min() == np.flatnonzero(near.any(0)).min()
+
+
+def test_noise_comes_from_its_own_seed():
+    drawn = plain(top=(128, 128, 128), bottom=(128, 128, 128), noise=8.0)
+    one, same, other = (np.asarray(paint(drawn, 96, noise_seed=seed), float) for seed in (1, 1, 2))
+    assert (one == same).all()
+    assert (one != other).any()
+    assert one.std() == pytest.approx(8, rel=0.05)
+    assert (one[..., 0] == one[..., 2]).all()
+
+
+def test_blur_softens_edges():
+    half = Panel(tone=BLACK, box=Box(left=0, top=0, right=0.5, bottom=1))
+    sharp = np.asarray(paint(plain(panels=(half,)), 96).convert("L"))
+    soft = np.asarray(paint(plain(panels=(half,), blur=0.02), 96).convert("L"))
+    assert set(np.unique(sharp)) == {0, 255}
+    assert len(np.unique(soft)) > 4
