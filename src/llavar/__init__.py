@@ -1,7 +1,7 @@
 """LLaVAR: teach a vision-language model to read the text inside images.
 
-``llavar.load("nano")`` gives a :class:`Reader`; everything else is reached through the ``llavar`` command and the
-subpackages. Importing this package imports neither torch nor transformers.
+``llavar.load("nano")`` gives a :class:`Reader`; everything else is reached through the ``llavar`` command
+and the subpackages. Importing this package imports neither torch nor transformers.
 """
 
 from __future__ import annotations

@@ -6,11 +6,13 @@ Heavy modules are imported by the command that needs them, so that ``--help`` is
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from llavar import __version__
 from llavar.errors import LlavarError
@@ -24,18 +26,40 @@ _SMALL = 50_000_000
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 for an error of ours, 130 for an interrupt."""
     arguments = _parser().parse_args(argv)
+    out: TextIO = sys.stdout
+    if isinstance(out, io.TextIOWrapper):
+        # A terminal that cannot show a character gets its number instead of a traceback.
+        out.reconfigure(errors="backslashreplace")
     try:
-        return int(arguments.command(arguments))
+        status = int(arguments.command(arguments))
+        sys.stdout.flush()  # here, where a closed pipe is still caught
+        return status
     except LlavarError as error:
-        print(f"llavar: {error}", file=sys.stderr)
-        return _FAILED
+        return _failed(str(error))
     except KeyboardInterrupt:
-        print("\nllavar: interrupted; what is finished is kept, and the same command goes on", file=sys.stderr)
+        print("\nllavar: interrupted; the same command goes on from what is finished", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has seen enough. Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        place = f": {error.filename}" if error.filename else ""
+        return _failed(
+            f"{error.strerror or error}{place}; check the path, its permissions and the free space"
+        )
+
+
+def _failed(sentence: str) -> int:
+    print(f"llavar: {' '.join(sentence.split())}", file=sys.stderr)
+    return _FAILED
+
+
+def _count(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if not text.isascii() or not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,14 +83,20 @@ def _add_demo(commands: _Commands[argparse.ArgumentParser]) -> None:
         "demo",
         help="the whole system in minutes: pictures, OCR, training without and with text-rich rows, a report",
         description=(
-            "Render a small corpus, read it with an OCR engine, train the nano base through both stages without and "
-            "with the rows made from it, examine both models on held-out words, fonts and layouts, and write "
-            "result.json and report.html. Stopped at any time, the same command goes on."
+            "Render a small corpus, read it with an OCR engine, train the nano base through both stages "
+            "without and with the rows made from it, examine both models on held-out words, fonts and "
+            "layouts, and write result.json and report.html. Stopped at any time, the same command goes on."
         ),
     )
-    parser.add_argument("--images", type=Path, metavar="DIR", help="a folder of your own pictures, read as well")
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the run (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of pictures, rows and training (default: %(default)s)")
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="a folder of your own pictures, read as well"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/demo"), help="folder of the run (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of pictures, rows and training (default: %(default)s)"
+    )
     sizes = parser.add_argument_group("sizes (the defaults take a few minutes on two cores)")
     for name, text in (
         ("text-pictures", "pictures that go through OCR"),
@@ -75,7 +105,7 @@ def _add_demo(commands: _Commands[argparse.ArgumentParser]) -> None:
         ("stage1-steps", "training steps of stage 1"),
         ("stage2-steps", "training steps of stage 2"),
     ):
-        sizes.add_argument(f"--{name}", type=int, metavar="N", help=text)
+        sizes.add_argument(f"--{name}", type=_count, metavar="N", help=text)
     parser.set_defaults(command=_demo)
 
 
@@ -101,23 +131,28 @@ def _add_ask(commands: _Commands[argparse.ArgumentParser]) -> None:
         "--model",
         default="nano",
         metavar="DIR_OR_HUB_ID",
-        help="nano, a model folder, the folder of a demo, or the hub id of a Llava checkpoint (default: %(default)s)",
+        help="nano, a model folder, the folder of a demo, or a hub id of a Llava (default: %(default)s)",
     )
-    parser.add_argument("--conversation", default="", metavar="NAME", help="another conversation than the model's own")
-    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N")
-    parser.add_argument("--json", action="store_true", help="print an object with the answer, model and seconds")
+    parser.add_argument(
+        "--conversation", default="", metavar="NAME", help="another conversation than the model's own"
+    )
+    parser.add_argument("--max-new-tokens", type=_count, default=128, metavar="N")
+    parser.add_argument(
+        "--json", action="store_true", help="print an object with the answer, model and seconds"
+    )
     parser.set_defaults(command=_ask)
 
 
 def _ask(arguments: argparse.Namespace) -> int:
     import torch
 
-    from llavar.study.reader import Reader
+    from llavar.study.reader import Reader, open_any
 
+    picture = open_any(arguments.image)  # first, since a model may be a long download
     reader = Reader.load(arguments.model, template=arguments.conversation)
     if reader.parameters < _SMALL:
         torch.set_num_threads(1)
-    said = reader.answer(arguments.image, arguments.question, max_new_tokens=arguments.max_new_tokens)
+    said = reader.answer(picture, arguments.question, max_new_tokens=arguments.max_new_tokens)
     if arguments.json:
         document = {
             "image": arguments.image,
@@ -136,16 +171,26 @@ def _add_inspect(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "inspect",
         help="show rows of instruction data as a model will see them, supervised tokens marked",
-        description="Show rows of instruction data (LLaVA's JSON, or JSONL) as tokens, those that are supervised marked.",
+        description="Show rows of instruction data (LLaVA's JSON, or JSONL) as tokens, learned ones marked.",
     )
     parser.add_argument("data", type=Path, metavar="DATA.json")
-    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="folder of a tokenizer (default: nano's)")
-    parser.add_argument("--conversation", default="", metavar="NAME", help="llava_v1, vicuna_v1_1, multimodal ...")
-    parser.add_argument("--image-tokens", type=int, metavar="N", help="tokens of a picture (default: 576; nano: 144)")
-    parser.add_argument("--no-start-end", action="store_true", help="no <im_start> and <im_end> around pictures")
-    parser.add_argument("--max-length", type=int, metavar="N", help="cut rows here, as training will")
-    parser.add_argument("--limit", type=int, metavar="N", help="show the first N rows only")
-    parser.add_argument("--json", action="store_true", help='a line a row: {"id", "input_ids", "labels"} or {"id", "error"}')
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="DIR", help="folder of a tokenizer (default: nano's)"
+    )
+    parser.add_argument(
+        "--conversation", default="", metavar="NAME", help="llava_v1, vicuna_v1_1, multimodal ..."
+    )
+    parser.add_argument(
+        "--image-tokens", type=_count, metavar="N", help="tokens of a picture (default: 576; nano: 144)"
+    )
+    parser.add_argument(
+        "--no-start-end", action="store_true", help="no <im_start> and <im_end> around pictures"
+    )
+    parser.add_argument("--max-length", type=_count, metavar="N", help="cut rows here, as training will")
+    parser.add_argument("--limit", type=_count, metavar="N", help="show the first N rows only")
+    parser.add_argument(
+        "--json", action="store_true", help='a line a row: {"id", "input_ids", "labels"} or {"id", "error"}'
+    )
     parser.set_defaults(command=_inspect)
 
 
@@ -178,14 +223,16 @@ def _add_nano(commands: _Commands[argparse.ArgumentParser]) -> None:
     build = verbs.add_parser(
         "build",
         help="train nano and its base from nothing (about two hours on two cores)",
-        description="Train nano and its base from nothing but rendered pictures. Stopped, the same command goes on.",
+        description="Train nano and its base from rendered pictures. Stopped, the same command goes on.",
     )
     build.add_argument("--out", type=Path, required=True, help="folder of the build")
     build.add_argument("--seed", type=int, default=0)
-    build.add_argument("--threads", type=int, default=1, help="fixed, because it changes the order of sums")
+    build.add_argument("--threads", type=_count, default=1, help="fixed, since it changes the order of sums")
     for name in ("tower", "decoder", "stage1", "stage2"):
-        build.add_argument(f"--{name}-steps", type=int, metavar="N")
-    build.add_argument("--ship", type=Path, metavar="DIR", help="also copy the result to where a package keeps it")
+        build.add_argument(f"--{name}-steps", type=_count, metavar="N")
+    build.add_argument(
+        "--ship", type=Path, metavar="DIR", help="also copy the result to where a package keeps it"
+    )
     build.set_defaults(command=_nano_build)
 
 

@@ -30,7 +30,7 @@ def changed(one: Scene, other: Scene, size: int = SIZE) -> np.ndarray:
 
 
 def window(line: TextLine, index: int, glyph: Glyph) -> tuple[slice, slice]:
-    """Rows and columns in which a letter has to stand: Pillow rounds the advances before it to whole pixels."""
+    """Rows and columns in which a letter has to stand; Pillow rounds the advances before it to pixels."""
     half, drift = 0.35 * line.em * SIZE, 0.5 * index
     top, left, right = glyph.y * SIZE - half, glyph.x * SIZE - half - drift, glyph.x * SIZE + half + drift
     return slice(max(0, int(top)), int(top + 2 * half) + 1), slice(max(0, int(left)), int(right) + 1)
@@ -63,11 +63,10 @@ def test_a_scene_looks_the_same_at_every_size(seed: int):
     shrunk = np.asarray(large.resize((96, 96), Image.Resampling.BOX), float)
     other = np.asarray(paint(scene(seed + 1, CLEAN), 96), float)
     assert np.abs(small - shrunk).mean() < 0.5 * np.abs(other - shrunk).mean()
-    bare, large_bare = paint(replace(drawn, lines=()), 96), paint(replace(drawn, lines=()), 384)
-    difference = np.asarray(bare, float) - np.asarray(
-        large_bare.resize((96, 96), Image.Resampling.BOX), float
-    )
-    assert np.abs(difference).mean() < 3
+    # Without text, only frames differ: they are a whole number of pixels wide.
+    bare = replace(drawn, lines=())
+    shrunk = np.asarray(paint(bare, 384).resize((96, 96), Image.Resampling.BOX), float)
+    assert np.abs(np.asarray(paint(bare, 96), float) - shrunk).mean() < 8
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from llavar import chat, images
-from llavar.errors import ModelError
+from llavar.errors import DataError, ModelError
 from llavar.generate.base import Request
 from llavar.images import Transform
 from llavar.models import folder as folders
 from llavar.models._hf import load_llava, read_transform
 from llavar.models.tokenizer import TextTokenizer, load_tokenizer
+from llavar.records import IMAGE_TAG
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """How a checkpoint wants to be asked. ``image_tokens`` and ``size`` (pixels) are those of its tower."""
+    """How a checkpoint wants to be asked.
+
+    ``image_tokens`` and ``size`` (pixels) are those of its tower; ``patch`` is the placeholder that stands
+    for each image token; prompt and answer have at most ``max_positions`` tokens together.
+    """
 
     template: chat.Template
     transform: Transform
@@ -30,12 +35,14 @@ class Setup:
     image_tokens: int
     patch: str
     start_end: bool
+    max_positions: int
 
 
 class LocalGenerator:
     """Greedy answers of one model in memory.
 
-    The picture comes after the question, as the original evaluates. Prompts of a batch are padded on the left.
+    The picture comes after the question, as the original evaluates. Prompts of a batch are padded on the
+    left.
     """
 
     def __init__(self, model: Any, tokenizer: TextTokenizer, setup: Setup, *, name: str) -> None:
@@ -74,7 +81,8 @@ class LocalGenerator:
         """One answer for each request.
 
         Raises:
-            ImageError, NotFoundError: a picture cannot be used; ModelError: the prompt is longer than the model takes.
+            ImageError, NotFoundError: a picture cannot be used.
+            DataError: a question holds the image placeholder itself, or is longer than the model takes.
         """
         if not requests:
             return []
@@ -82,7 +90,7 @@ class LocalGenerator:
         ids, mask = _left_padded(prompts, self._pad)
         pictures = [self._pixels(request.image) for request in requests if request.image is not None]
         device = next(self._model.parameters()).device
-        pixels = torch.from_numpy(np.stack(pictures)).to(device) if pictures else None
+        pixels = torch.as_tensor(np.stack(pictures)).to(device) if pictures else None
         made = self._model.generate(
             input_ids=ids.to(device),
             pixel_values=pixels,
@@ -102,10 +110,24 @@ class LocalGenerator:
         return pad if pad is not None else (self._tokenizer.eos_id or 0)
 
     def _prompt(self, request: Request) -> list[int]:
-        question = request.question if request.image is None else chat.with_image(request.question, first=False)
-        text = chat.prompt(question, self.setup.template)
-        s = self.setup
-        return self._tokenizer.encode(chat.expand_images(text, s.image_tokens, s.start_end, patch=s.patch))
+        s, asked = self.setup, request.question
+        wanted = 0 if request.image is None else s.image_tokens
+        if wanted:
+            asked = chat.with_image(asked, first=False)
+        text = chat.expand_images(chat.prompt(asked, s.template), s.image_tokens, s.start_end, patch=s.patch)
+        if not text.isprintable() and text != text.encode("utf-8", "replace").decode():
+            raise DataError("the question holds broken characters (lone surrogates); write it in UTF-8")
+        ids = self._tokenizer.encode(text)
+        if ids.count(self._tokenizer.token_id(s.patch)) != wanted:
+            raise DataError(
+                f"the question holds {IMAGE_TAG} or {s.patch}, which stand for pictures; leave them out"
+            )
+        if len(ids) + request.max_new_tokens > s.max_positions:
+            raise DataError(
+                f"the question with its picture has {len(ids)} tokens, and with {request.max_new_tokens} for "
+                f"the answer they exceed the {s.max_positions} that the model takes; shorten either"
+            )
+        return ids
 
     def _pixels(self, image: Any) -> np.ndarray:
         return images.pixels(image, transform=self.setup.transform, size=self.setup.size)
@@ -121,19 +143,18 @@ def setup_of(folder: Path, tokenizer: TextTokenizer, template: str = "") -> Setu
         ModelError: the folder does not say, or contradicts itself.
     """
     config = folders.read_document(folder, "config.json")
-    vision = config.get("vision_config")
-    if not isinstance(vision, dict) or not isinstance(vision.get("image_size", 336), int):
-        raise ModelError(f"{folder / 'config.json'} has no vision_config with an image size; is it a Llava model?")
-    size, patch_size = int(vision.get("image_size", 336)), int(vision.get("patch_size", 14))
+    where = folder / "config.json"
+    size = _number(where, config, "vision_config", "image_size", 224)
+    patch_size = _number(where, config, "vision_config", "patch_size", 32)
     token = config.get("image_token_index", config.get("image_token_id"))
     patch = tokenizer.backend.id_to_token(token) if isinstance(token, int) else None
     if patch is None:
-        raise ModelError(f"the image token {token!r} of {folder / 'config.json'} is not in its tokenizer")
+        raise ModelError(f"the image token {token!r:.60} of {where} is not in its tokenizer")
     tokens = config.get("image_seq_length")
     full = config.get("vision_feature_select_strategy") == "full"
     counted = (size // patch_size) ** 2 + full
     if isinstance(tokens, int) and tokens != counted:
-        raise ModelError(f"{folder / 'config.json'} says {tokens} image tokens, and its tower gives {counted}")
+        raise ModelError(f"{where} says {tokens} image tokens, and its tower gives {counted}; repair it")
     return Setup(
         template=chat.get(template) if template else tokenizer.template(),
         transform=read_transform(folder),
@@ -141,7 +162,19 @@ def setup_of(folder: Path, tokenizer: TextTokenizer, template: str = "") -> Setu
         image_tokens=counted,
         patch=patch,
         start_end=tokenizer.has_start_end,
+        max_positions=_number(where, config, "text_config", "max_position_embeddings", 2048),
     )
+
+
+def _number(where: Path, config: Mapping[str, object], section: str, key: str, default: int) -> int:
+    """A whole number of a section of a ``config.json``; absent ones are the default of CLIP or Llama."""
+    values = config.get(section)
+    if not isinstance(values, Mapping):
+        raise ModelError(f"{where} has no object {section!r}; name the folder of a Llava model")
+    value = cast("Mapping[str, object]", values).get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ModelError(f"{where} has {key} = {value!r:.60} in {section}; it must be a whole number above 0")
+    return value
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:

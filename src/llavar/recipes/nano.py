@@ -16,12 +16,12 @@ PATCHES = 12
 
 
 def nano_shape(*, vocab: int, image_token_id: int) -> LlavaShape:
-    """5.5 million parameters; the decoder is twice as wide as the tower, so that the ``fold`` layout applies."""
+    """5.5 million parameters; the decoder is twice as wide as the tower, so that ``fold`` applies."""
     return LlavaShape(
-        vision=VisionShape(image_size=SIZE, patch_size=SIZE // PATCHES, hidden=192, layers=4, heads=3, mlp=768),
-        text=TextShape(
-            vocab=vocab, hidden=384, layers=4, heads=6, kv_heads=2, mlp=448, max_positions=2048
+        vision=VisionShape(
+            image_size=SIZE, patch_size=SIZE // PATCHES, hidden=192, layers=4, heads=3, mlp=768
         ),
+        text=TextShape(vocab=vocab, hidden=384, layers=4, heads=6, kv_heads=2, mlp=448, max_positions=2048),
         image_token_id=image_token_id,
         vision_feature_layer=-1,
     )

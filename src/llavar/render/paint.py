@@ -50,7 +50,7 @@ def _shape(draw: ImageDraw.ImageDraw, shape: Shape, size: int) -> None:
 
 
 def _line(draw: ImageDraw.ImageDraw, line: TextLine, size: int) -> None:
-    """Pillow rounds advances to whole pixels: untracked letters drift by up to half a pixel for each before."""
+    """Pillow rounds advances to whole pixels: without tracking, letters drift by up to half of one each."""
     face = fonts.load(line.font, round(line.em * size, 1))
     if not line.tracking:
         draw.text((line.x * size, line.baseline * size), line.text, font=face, fill=line.ink, anchor="ls")

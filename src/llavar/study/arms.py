@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from llavar.data.encode import encode_all
 from llavar.data.vision import FeatureStore
 from llavar.models import _hf as hf
 from llavar.models.tokenizer import TextTokenizer, load_tokenizer
-from llavar.records import IGNORE, Encoded, Example, Reject
 from llavar.recipes.nano import Stage
+from llavar.records import IGNORE, Encoded, Example, Reject
 from llavar.study.nano.weights import LAST_FILE
 from llavar.train.llava import InstructionObjective
 from llavar.train.loop import Fitted, fit
@@ -63,15 +64,15 @@ def train_arm(
     fitted: list[Fitted] = []
     for number, (stage, examples) in enumerate(zip(stages, (rows.stage1, rows.stage2), strict=True), start=1):
         encoded, _ = encode_rows(examples, tokenizer, image_tokens=model.config.image_seq_length)
-        objective = InstructionObjective(
-            model, encoded, features, stage.feed, pad_id=tokenizer.pad_id or 0
-        )
+        objective = InstructionObjective(model, encoded, features, stage.feed, pad_id=tokenizer.pad_id or 0)
 
         def tell(tick: Tick, number: int = number) -> None:
             if on_tick:
                 on_tick(number, tick)
 
-        fitted.append(fit(objective, stage.loop, out / f"stage{number}", on_tick=tell))
+        # Another run in the same folder is refused if its rows are others, not only its settings.
+        loop = replace(stage.loop, tags={**stage.loop.tags, "rows": _digest(encoded)})
+        fitted.append(fit(objective, loop, out / f"stage{number}", on_tick=tell))
     if not (out / MODEL / LAST_FILE).exists():
         hf.save_llava(model, out / MODEL, dtype=torch.float32)
         tokenizer.save(out / MODEL)
@@ -93,10 +94,20 @@ def encode_rows(
         max_length=1024,
     )
     unknown = tokenizer.unk_id
-    odd = {row.id for row in encoded if any(i == unknown for i, k in zip(row.ids, row.labels, strict=True) if k != IGNORE)}
+    odd = {
+        row.id
+        for row in encoded
+        if any(i == unknown for i, k in zip(row.ids, row.labels, strict=True) if k != IGNORE)
+    }
     rejects += [
         Reject(id=id, stage="encode", reason="characters that the tokenizer lacks", detail="in an answer")
         for id in sorted(odd)
     ]
     return [row for row in encoded if row.id not in odd], rejects
 
+
+def _digest(rows: Sequence[Encoded]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(repr((row.id, row.ids, row.labels, row.images)).encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What long work tells the person who waits: a bar in a terminal, plain lines elsewhere, and a ledger of times.
+"""What long work tells the person who waits: a bar in a terminal, lines elsewhere, and a ledger of times.
 
 The ledger is kept on disk, so that a study that was stopped and goes on reports what its steps took in all.
 """
@@ -41,6 +41,8 @@ class Watch:
         try:
             yield
         finally:
+            if self._live:
+                print("\r\x1b[K", end="", file=self._stream, flush=True)
             self.seconds[title] = self.seconds.get(title, 0.0) + time.monotonic() - started
             self._write()
 
@@ -53,7 +55,12 @@ class Watch:
         if self._live:
             filled = round(24 * done / max(total, 1))
             bar = "#" * filled + "." * (24 - filled)
-            print(f"\r\x1b[K  {self._title}  [{bar}] {done}/{total} {note}", end="", file=self._stream, flush=True)
+            print(
+                f"\r\x1b[K  {self._title}  [{bar}] {done}/{total} {note}",
+                end="",
+                file=self._stream,
+                flush=True,
+            )
         else:
             print(f"  {self._title}: {done}/{total} {note}", file=self._stream, flush=True)
 
@@ -74,4 +81,6 @@ def _read(ledger: Path) -> dict[str, float]:
     try:
         return {str(name): float(value) for name, value in json.loads(ledger.read_text("utf-8")).items()}
     except (ValueError, AttributeError, TypeError) as error:
-        raise DataError(f"{ledger} is damaged ({error}); remove it, only the times of earlier steps are lost") from error
+        raise DataError(
+            f"{ledger} is damaged ({error}); remove it, only the times of earlier steps are lost"
+        ) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llavar import images, net
-from llavar.errors import ConfigError, ModelError
+from llavar.errors import ConfigError, ImageError, ModelError, NotFoundError
 from llavar.generate.base import Request
 from llavar.generate.local import LocalGenerator
 from llavar.study.nano import weights
@@ -73,22 +73,36 @@ def find(model: str) -> str | Path:
 
     Raises:
         ModelError: the demo in that folder is not finished.
+        NotFoundError: the name cannot be that of a folder, or the folder may not be read.
     """
     if model in weights.NAMES:
         return weights.folder(model)
     folder = Path(model)
-    if (folder / "demo.json").is_file():
+    try:
+        is_demo = (folder / "demo.json").is_file()
+    except OSError as error:  # the name is too long, or the folder is closed to us
+        raise NotFoundError(f"there is no model folder {model!r:.200}: {error.strerror}") from error
+    if is_demo:
         trained = folder / "with" / "model"
-        if not (trained / "config.json").is_file():
-            raise ModelError(f"the demo in {folder} has not trained its model yet; go on with llavar demo --out {folder}")
+        if not (trained / weights.LAST_FILE).is_file():
+            raise ModelError(
+                f"the demo in {folder} has not trained its model yet; go on with llavar demo --out {folder}"
+            )
         return trained
     return model
 
 
 def open_any(image: str | Path | bytes | Image) -> Image:
-    """The picture behind a path, a URL, bytes or an open picture, as RGB."""
+    """The picture behind a path, a URL, bytes or an open picture, as RGB.
+
+    Raises:
+        ImageError, NotFoundError: it cannot be opened; FetchError: it cannot or must not be fetched.
+    """
     if isinstance(image, str) and net.is_url(image):
         return images.open_image(net.fetch(image).data)
     if isinstance(image, str | Path | bytes):
         return images.open_image(image)
-    return images.to_rgb(image)
+    try:
+        return images.to_rgb(image)
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow decodes late
+        raise ImageError(f"the open picture cannot be decoded ({error}); get its file again") from error

@@ -7,7 +7,6 @@ is still owed. Data order is a function of the step, so nothing else is needed t
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from torch import Tensor
 from llavar.errors import ModelError
 
 _PREFIX = "step-"
-_UNREADABLE = (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError)
-"""What torch, and the look at what it gave, raise for a file that is torn, overwritten or another's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +64,7 @@ def save(checkpoint: Checkpoint, folder: Path, *, keep: int = 2) -> Path:
 def newest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint that can be read, or None where there is none.
 
-    A file that a crash left unreadable is renamed to ``.unreadable`` and passed over for the one before it.
+    A file that a crash left damaged is renamed to ``.unreadable`` and passed over for the one before it.
     """
     for path in reversed(_complete(folder)):
         try:
@@ -79,7 +76,9 @@ def newest(folder: Path) -> Checkpoint | None:
                 optimizer=state["optimizer"],
                 unlogged=state.get("unlogged", (0.0, 0)),
             )
-        except _UNREADABLE:
+        except PermissionError:  # nothing is wrong with the file
+            raise
+        except Exception:  # noqa: BLE001 - the unpickler can raise anything over damaged bytes
             path.rename(path.with_suffix(".unreadable"))
     return None
 

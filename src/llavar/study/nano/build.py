@@ -1,8 +1,9 @@
 """``llavar nano build``: the shipped files from nothing but a seed.
 
-Five steps, each resumable and each in a folder of its own: the tower learns to see letters (``tower``), the decoder to
-answer questions about grids of symbols (``decoder``), both are put together with an untrained projector (``base``),
-then come stage 1 (``stage1``) and stage 2 (``stage2``) of LLaVA on scenes drawn afresh. ``nano`` is the result.
+Five steps, each resumable and each in a folder of its own: the tower learns to see letters (``tower``), the
+decoder to answer questions about grids of symbols (``decoder``), both are put together with an untrained
+projector (``base``), then come stage 1 (``stage1``) and stage 2 (``stage2``) of LLaVA on scenes drawn afresh.
+``nano`` is the result.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from llavar.models.folder import replacing
 from llavar.models.tokenizer import TextTokenizer, nano_tokenizer
 from llavar.recipes import nano as recipe
 from llavar.records import Report
+from llavar.render.grid import CHARACTERS
 from llavar.study.nano import weights
 from llavar.study.nano.decoder import DecoderData, GridObjective, SymbolTables
 from llavar.study.nano.questions import HELD_OUT, exam, write_pictures
@@ -41,10 +42,13 @@ _BETAS = (0.9, 0.98)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSettings:
-    """Steps of each part; the defaults made the shipped files. ``threads`` changes the order of sums, so it is fixed."""
+    """Steps of each part; the defaults made the shipped files.
+
+    ``threads`` changes the order of sums, so it is fixed.
+    """
 
     tower_steps: int = 3800
-    decoder_steps: int = 1700
+    decoder_steps: int = 700
     stage1_steps: int = 150
     stage2_steps: int = 600
     exam_pictures: int = 300
@@ -91,28 +95,33 @@ def run(out: Path, settings: BuildSettings, *, quiet: bool = False) -> Made:
     _save(model, tokenizer, out / "nano")
     with watch.step("Exam"):
         report = _exam(out, settings, watch)
-    (out / "nano" / "README.md").write_text(_card(out, settings, report, watch), encoding="utf-8")
+    (out / "nano" / "README.md").write_text(_card(settings, report, watch), encoding="utf-8")
     watch.say(f"nano: {out / 'nano'}   base: {out / 'base'}")
     return Made(nano=out / "nano", base=out / "base", report=report, seconds=watch.total)
 
 
-def ship(made: Path, where: Path) -> None:
-    """Copy what ``run`` made under ``made`` to where the package keeps it: nano, and the base without its tower."""
+def ship(out: Path, where: Path) -> None:
+    """Copy what ``run`` made under ``out`` to where the package keeps it: nano, and the base's decoder."""
     with replacing(where / "nano") as aside:
-        weights.copy_model(made / "nano", aside)
-    weights.copy_decoder(made / "base", where / "nano-base")
+        weights.copy_model(out / "nano", aside)
+    weights.copy_decoder(out / "base", where / "nano-base")
 
 
 def _same_build(out: Path, settings: BuildSettings) -> None:
     path = out / "build.json"
-    wanted = asdict(settings)
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != wanted:
-        raise ConfigError(f"{out} holds a build with other settings; use another --out, or remove it to begin anew")
-    path.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+    wanted = json.dumps(asdict(settings), indent=1)
+    if path.exists() and path.read_text(encoding="utf-8", errors="replace") != wanted:
+        raise ConfigError(
+            f"{out} holds a build with other settings (see {path.name}); use another --out, or remove it to "
+            "begin anew"
+        )
+    aside = path.with_suffix(".part")
+    aside.write_text(wanted, encoding="utf-8")
+    aside.replace(path)
 
 
 def _tower(shape: Any, out: Path, settings: BuildSettings, watch: Watch) -> torch.nn.Module:
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(settings.seed)  # pyright: ignore[reportUnknownMemberType]
     tower = hf.build_tower(shape, attention="eager")
     head = DenseHead(shape.hidden, recipe.PATCHES)
     parts = {"tower": PartConfig(lr=1.2e-3, weight_decay=0.01), "head": PartConfig(lr=1.2e-3)}
@@ -124,10 +133,14 @@ def _tower(shape: Any, out: Path, settings: BuildSettings, watch: Watch) -> torc
 def _decoder(
     shape: Any, tokenizer: TextTokenizer, out: Path, settings: BuildSettings, watch: Watch
 ) -> torch.nn.Module:
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(settings.seed)  # pyright: ignore[reportUnknownMemberType]
     decoder = hf.build_decoder(shape, attention="eager")
     tables = SymbolTables(shape.hidden, recipe.PATCHES)
-    parts = {"decoder": PartConfig(lr=1.5e-3, weight_decay=0.01), "tables": PartConfig(lr=1.5e-3)}
+    embeddings = decoder.get_input_embeddings().weight
+    # Head and symbols start as the embeddings, so that copying is learned once and not for every character.
+    decoder.lm_head.weight.data.copy_(embeddings.data)
+    tables.start_from(embeddings.data, [tokenizer.token_id(char) for char in CHARACTERS])
+    parts = {"decoder": PartConfig(lr=1e-3, weight_decay=0.01), "tables": PartConfig(lr=1e-3)}
     loop = _loop(settings.decoder_steps, parts, settings.seed)
     _fit(GridObjective(decoder, tables, tokenizer, DecoderData()), loop, out, watch)
     return decoder
@@ -184,7 +197,7 @@ def _exam(out: Path, settings: BuildSettings, watch: Watch) -> Report:
     return evals.summarise(asked.questions, answers, "nano")
 
 
-def _card(out: Path, settings: BuildSettings, report: Report, watch: Watch) -> str:
+def _card(settings: BuildSettings, report: Report, watch: Watch) -> str:
     """The model card: what it is, how it was made, what it scores."""
     scores = "\n".join(
         f"| {name} | {score.value:.3f} | {score.low:.3f} to {score.high:.3f} | {score.n} |"
@@ -199,10 +212,11 @@ pipeline_tag: image-text-to-text
 ---
 # nano
 
-A `LlavaForConditionalGeneration` of 5.5 million parameters that reads short printed text in rendered scenes. It was
-trained from nothing on pictures that llavar renders: no picture, text or weight from anywhere else is in it. It is
-the first minute of a user, not a substitute for a full-size checkpoint: it sees 96 x 96 pixels, printable ASCII,
-upright lines of at least an eighth of the picture's height, and answers the kinds of questions it was trained on.
+A `LlavaForConditionalGeneration` of 5.5 million parameters that reads short printed text in rendered scenes.
+It was trained from nothing on pictures that llavar renders: no picture, text or weight from anywhere else is
+in it. It is the first minute of a user, not a substitute for a full-size checkpoint: it sees 96 x 96 pixels,
+printable ASCII, upright lines of at least an eighth of the picture's height, and answers the kinds of
+questions it was trained on.
 
 Made by `llavar nano build` in these settings{f" at {commit}" if commit else ""}:
 
@@ -210,7 +224,8 @@ Made by `llavar nano build` in these settings{f" at {commit}" if commit else ""}
 |---|---|
 {numbers}
 
-Machine: {platform.machine()}, {settings.threads} thread(s), Python {platform.python_version()}, torch {torch.__version__}.
+Machine: {platform.machine()}, {settings.threads} thread(s), Python {platform.python_version()}, \
+torch {torch.__version__}.
 
 | step | minutes |
 |---|---|
@@ -218,8 +233,8 @@ Machine: {platform.machine()}, {settings.threads} thread(s), Python {platform.py
 
 ## Scores
 
-On {settings.exam_pictures} held-out pictures ({report.n} questions): words, fonts and layouts that training never
-shows. 95 % intervals from resampling pictures.
+On {settings.exam_pictures} held-out pictures ({report.n} questions): words, fonts and layouts that training
+never shows. 95 % intervals from resampling pictures.
 
 | metric | value | interval | n |
 |---|---|---|---|

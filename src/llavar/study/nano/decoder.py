@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,15 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from llavar import chat
-from llavar.corpus.pairs import pair
+from llavar.corpus.pairs import pair, with_image
 from llavar.corpus.teach import TemplateTeacher
+from llavar.corpus.wordings import STAGE1_WORDINGS
 from llavar.data.collate import Batch, collate
 from llavar.data.encode import encode
 from llavar.models.loss import fill, head_loss
 from llavar.models.tokenizer import TextTokenizer
 from llavar.records import IGNORE, Conversation, Encoded, Example, Pack, Reject
 from llavar.render import grid as grids
-from llavar.render.layouts import Style, scene
+from llavar.render.layouts import Style, page, scene
 from llavar.render.scene import Scene
 from llavar.render.words import vocabulary
 from llavar.study.nano.scenes import SHAPE_NAMES, facts, reading
@@ -36,7 +37,7 @@ from llavar.train.loop import Size
 class Told(NamedTuple):
     """Token ids and labels, and the grids that stand in the places of pictures, one after the other.
 
-    ``grid``: int64 (cells, 6).
+    ``grid``: int64 (cells, 7): a grid's six numbers, and the class of the character before.
     """
 
     batch: Batch
@@ -50,15 +51,21 @@ class DecoderData:
     ``damage`` is the largest chance of a character to be wrong in a grid. ``whole`` is the share of grids
     that keep all of their empty rows; the others lose some, which makes them shorter and changes no answer.
     A step of ``batch`` conversations is computed in ``parts`` micro-batches of like length.
+
+    Over the first ``warm`` samples it only spells, one full line at first, more of them later: that is where most is
+    learned for each token that is computed, and questions cannot be answered before. ``pages`` is the share of samples
+    that stay like this afterwards.
     """
 
     patches: int = 12
-    batch: int = 24
+    batch: int = 48
     parts: int = 3
     turns: int = 5
     whole: float = 0.25
     random_text: float = 0.5
     damage: float = 0.06
+    warm: int = 9_600
+    pages: float = 0.25
     seed: str = "decoder"
 
 
@@ -68,8 +75,24 @@ class SymbolTables(nn.Module):
     def __init__(self, width: int, patches: int) -> None:
         super().__init__()
         self.tables = nn.ModuleList(nn.Embedding(size, width) for size in grids.widths(patches))
+        self.before = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, grids.CLASSES))
         for table in self.tables:
             nn.init.normal_(table.get_parameter("weight"), std=0.02)
+
+    @torch.no_grad()
+    def start_from(self, embeddings: Tensor, characters: Sequence[int]) -> None:
+        """Let a character in a grid start as the token of that character, whose ids are ``characters``.
+
+        In a right half-cell it is turned by half the width, so that the two of a cell can be told apart in
+        their sum; each half has a mark of its own, the same for all characters. Then one attention pattern
+        can spell them all.
+        """
+        width = embeddings.shape[1]
+        tokens = embeddings[list(characters)]
+        for table, turned in zip(self.tables, (tokens, tokens.roll(width // 2, dims=1)), strict=False):
+            assert isinstance(table, nn.Embedding)
+            table.weight.zero_()
+            table.weight[1:] = turned + torch.randn(width) * embeddings.std()
 
     def forward(self, grid: Tensor, noise: float) -> Tensor:
         """(cells, 6) -> (cells, width), each blurred by up to ``noise`` times the size of a symbol."""
@@ -106,23 +129,33 @@ class GridObjective:
     def loss(self, batch: Told) -> Tensor:
         # Seeded by what is in the batch, so that a step that is done again is done equally.
         torch.manual_seed(int(batch.grid.sum()))  # pyright: ignore[reportUnknownMemberType]
-        hidden = self._hidden(batch, noise=0.6)
+        inner, hidden = self._hidden(batch, noise=0.6)
         targets = batch.batch.targets
         kept = targets != IGNORE
-        return head_loss(self.decoder.lm_head, hidden[:, :-1][kept], targets[kept])
+        answers = head_loss(self.decoder.lm_head, hidden[:, :-1][kept], targets[kept])
+        # To spell is to find the cell that comes after what was written last. That every cell knows, half-way
+        # up, which character comes before it is asked for outright; left to the answers it takes far longer.
+        held = (batch.grid[:, :2] != grids.BLANK).any(1)
+        before = head_loss(self.tables.before, inner[held], batch.grid[held, 6])
+        return answers + 0.5 * before
 
-    def _hidden(self, told: Told, noise: float) -> Tensor:
+    def _hidden(self, told: Told, noise: float) -> tuple[Tensor, Tensor]:
+        """What the cells hold after half of the layers (cells, width), and all positions after the last."""
         embeddings = self.decoder.model.embed_tokens(told.batch.ids)
         places = told.batch.ids == self.tokenizer.image_patch_id
         filled = fill(embeddings, places, self.tables(told.grid, noise).unsqueeze(0))
-        return self.decoder.model(
-            inputs_embeds=filled, position_ids=told.batch.positions, use_cache=False
-        ).last_hidden_state
+        out = self.decoder.model(
+            inputs_embeds=filled,
+            position_ids=told.batch.positions,
+            use_cache=False,
+            output_hidden_states=True,
+        )
+        return out.hidden_states[len(out.hidden_states) // 2][places], out.last_hidden_state
 
     @torch.no_grad()
     def accuracy(self, told: Told) -> tuple[float, float]:
         """Share of supervised tokens, and of whole rows, that are predicted rightly, given the true past."""
-        logits = self.decoder.lm_head(self._hidden(told, noise=0.0))
+        logits = self.decoder.lm_head(self._hidden(told, noise=0.0)[1])
         targets = told.batch.targets
         kept = targets != IGNORE
         right = logits[:, :-1].argmax(-1) == targets
@@ -146,24 +179,50 @@ def _told(made: Sequence[tuple[Encoded, np.ndarray]], tokenizer: TextTokenizer) 
 
 def _sample(data: DecoderData, tokenizer: TextTokenizer, index: int) -> tuple[Encoded, np.ndarray]:
     rng = random.Random(f"{data.seed}:{index}")
-    drawn = scene(f"{data.seed}:{index}", Style(random_text=data.random_text))
-    truth = grids.grid(drawn, data.patches)
-    cells = truth.cells()
-    if rng.random() >= data.whole:
-        cells = _shortened(cells, rng)
+    ease = 1 - min(1.0, index / data.warm) if data.warm else 0.0
+    if ease or rng.random() < data.pages:
+        drawn = _lines(page(f"{data.seed}:{index}", Style(random_text=data.random_text)), rng, most=4 - 3 * ease)
+        conversation, whole = spell(drawn, rng), 0.0
+    else:
+        drawn = scene(f"{data.seed}:{index}", Style(random_text=data.random_text))
+        conversation, whole = converse(drawn, rng, data.turns), data.whole
+    cells = grids.grid(drawn, data.patches).cells()
+    if rng.random() >= whole:
+        cells = _shortened(cells, rng, most=0.5 * (1 - ease))
     cells = cells.reshape(-1, cells.shape[-1])
-    row = Example(id=str(index), images=(f"{index}.png",), conversation=converse(drawn, rng, data.turns))
+    row = Example(id=str(index), images=(f"{index}.png",), conversation=conversation)
     encoded = encode(row, tokenizer, chat.get("llava_v1"), image_tokens=len(cells), start_end=True)
-    return encoded, _damaged(cells, rng, data.damage)
+    return encoded, _with_before(_damaged(cells, rng, data.damage * (1 - ease)))
 
 
-def _shortened(cells: np.ndarray, rng: random.Random) -> np.ndarray:
-    """Without some of the rows that hold neither text nor ornament; one stays, for the ground's colour."""
+def _with_before(cells: np.ndarray) -> np.ndarray:
+    """The cells with one more column: the class of the last character before each, 0 for the first."""
+    latest, before = grids.BLANK, np.zeros((len(cells), 1), np.int64)
+    for place, (left, right) in enumerate(cells[:, :2]):
+        before[place] = latest
+        latest = right or left or latest
+    return np.concatenate([cells, before], axis=1)
+
+
+def _lines(full: Scene, rng: random.Random, most: float) -> Scene:
+    """A page with some of its lines alone, at least one and about ``most`` at the most."""
+    count = rng.randint(1, max(1, round(most)))
+    kept = sorted(rng.sample(range(len(full.lines)), min(count, len(full.lines))))
+    return replace(full, lines=tuple(full.lines[place] for place in kept))
+
+
+def _shortened(cells: np.ndarray, rng: random.Random, most: float) -> np.ndarray:
+    """Without some of the rows that hold neither text nor ornament; up to ``most`` of them, and always one, stay."""
     empty = [row for row, content in enumerate(cells) if not content[:, :2].any() and not content[:, 3].any()]
-    spared = empty[rng.randrange(len(empty))] if empty else -1
-    share = rng.random()
-    gone = [row for row in empty if row != spared and rng.random() > share * 0.5]
+    spared = empty[rng.randrange(len(empty))] if empty and most else -1
+    kept = most * rng.random()
+    gone = [row for row in empty if row != spared and rng.random() >= kept]
     return np.delete(cells, gone, axis=0)
+
+
+def spell(drawn: Scene, rng: random.Random) -> Conversation:
+    """The stage-1 request and the text."""
+    return Conversation.of(with_image(rng.choice(STAGE1_WORDINGS), rng), drawn.text)
 
 
 def converse(drawn: Scene, rng: random.Random, turns: int) -> Conversation:

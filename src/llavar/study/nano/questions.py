@@ -34,7 +34,7 @@ class Exam:
 
 
 def exam(pictures: int, *, seed: str = "exam", style: Style = HELD_OUT) -> Exam:
-    """Questions on ``pictures`` scenes: the whole text, single lines and numbers, yes/no pairs, and what else is there."""
+    """Questions on ``pictures`` scenes: the whole text, lines, numbers, yes/no pairs, what is shown."""
     drawn = {f"{index:04d}.png": scene(f"{seed}:{index}", style) for index in range(pictures)}
     asked = [item for image, shown in drawn.items() for item in _questions(shown, image, seed)]
     return Exam(questions=tuple(asked), scenes=drawn)
@@ -54,7 +54,10 @@ def write_pictures(scenes: dict[str, Scene], folder: Path, size: int) -> None:
 def _questions(shown: Scene, image: str, seed: str) -> Iterator[Question]:
     rng = random.Random(f"{seed}:{image}")
     teacher = TemplateTeacher(words=vocabulary(held_out=True), shape_names=SHAPE_NAMES)
-    items = [*teacher.about_text(reading(shown, image, 384), (), rng), *teacher.about_scene(facts(shown), rng)]
+    items = [
+        *teacher.about_text(reading(shown, image, 384), (), rng),
+        *teacher.about_scene(facts(shown), rng),
+    ]
     yield from _some(items, (QuestionKind.TRANSCRIBE,), Task.TRANSCRIPTION, image, rng, most=1)
     yield from _some(items, _VQA, Task.VQA, image, rng, most=2)
     yield from _some(items, (QuestionKind.WORD_PRESENT,), Task.YES_NO, image, rng, most=2)
@@ -62,7 +65,12 @@ def _questions(shown: Scene, image: str, seed: str) -> Iterator[Question]:
 
 
 def _some(
-    items: list[QuestionAnswer], kinds: tuple[QuestionKind, ...], task: Task, image: str, rng: random.Random, most: int
+    items: list[QuestionAnswer],
+    kinds: tuple[QuestionKind, ...],
+    task: Task,
+    image: str,
+    rng: random.Random,
+    most: int,
 ) -> Iterator[Question]:
     fitting = [item for item in items if item.kind in kinds]
     for index, item in enumerate(rng.sample(fitting, min(most, len(fitting)))):
@@ -70,7 +78,7 @@ def _some(
             id=f"{image}/{task.value}/{index}",
             task=task,
             image=image,
-            text=question(item.kind, rng, **item.slots),
+            text=question(item.kind, rng, held_out=False, **item.slots),
             references=(item.answer,),
             group=image,
             category=item.kind.value,

@@ -1,4 +1,4 @@
-"""The two stages of nano itself, on scenes drawn afresh in every step, with exact truth in the place of OCR."""
+"""The two stages of nano itself, on scenes drawn afresh in every step, with exact truth in place of OCR."""
 
 from __future__ import annotations
 
@@ -69,6 +69,6 @@ class SceneObjective:
         return encoded, pixels(drawn, self.data.size, index)
 
     def _batch(self, made: Sequence[tuple[Encoded, np.ndarray]]) -> Batch:
-        vision = torch.from_numpy(np.stack([shown for _, shown in made]))
+        vision = torch.as_tensor(np.stack([shown for _, shown in made]))
         packs = [Pack(rows=(row,)) for row, _ in made]
         return collate(packs, pad_id=self.tokenizer.pad_id or 0, vision=vision, multiple=8)

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from llavar.images import Transform, normalize, view
+from llavar.models import _hf
+from llavar.render import grid as grids
+from llavar.render.grid import CHARACTERS
+from llavar.render.layouts import Style, page, scene
+from llavar.render.paint import paint
+from llavar.study.nano.tower import DenseHead, DenseObjective, TowerData, accuracy, features, show
+from llavar.train.config import LoopConfig, PartConfig
+from llavar.train.loop import fit
+
+SMALL = TowerData(size=48, patches=6, batch=6)
+
+
+def tiny() -> Any:
+    _hf.require_transformers()
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    torch.manual_seed(0)
+    return CLIPVisionModel(
+        CLIPVisionConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=48,
+            patch_size=8,
+        )
+    )
+
+
+def objective() -> DenseObjective:
+    tower = tiny()
+    return DenseObjective(tower, DenseHead(32, 6), SMALL)
+
+
+def test_the_loss_goes_down(tmp_path: Path):
+    parts = {"tower": PartConfig(lr=3e-3), "head": PartConfig(lr=3e-3)}
+    config = LoopConfig(steps=15, parts=parts, log_every=1, betas=(0.9, 0.98))
+    ticks = fit(objective(), config, tmp_path).ticks
+    assert ticks[-1].loss < 0.7 * ticks[0].loss
+
+
+def test_samples_are_functions_of_their_number():
+    first, second = show(SMALL, range(4)), show(SMALL, [2, 0])
+    assert torch.equal(first.pixels[[2, 0]], second.pixels)
+    assert torch.equal(first.truth[[2, 0]], second.truth)
+    assert not torch.equal(first.pixels[0], first.pixels[1])
+    assert (first.pixels.dtype, first.pixels.shape) == (torch.float32, (4, 3, 48, 48))
+    assert (first.truth.dtype, first.truth.shape) == (torch.int64, (4, 36, 6))
+
+
+def test_steps_show_new_samples_and_equal_steps_equal_ones():
+    shown = objective()
+    zero, one, again = (shown.batches(step)[0] for step in (0, 1, 0))
+    assert torch.equal(zero.pixels, again.pixels)
+    assert torch.equal(zero.truth, again.truth)
+    assert not torch.equal(zero.pixels, one.pixels)
+    assert torch.equal(one.truth, show(SMALL, range(6, 12)).truth)
+
+
+def test_another_seed_gives_other_samples():
+    other = show(TowerData(size=48, patches=6, seed="val"), range(3))
+    assert not torch.equal(other.pixels, show(SMALL, range(3)).pixels)
+
+
+def test_pages_are_shown_in_their_share():
+    style = Style(random_text=0.6, shapes=0.6, wild=0.3)
+    pages = [grids.grid(page(f"tower:{n}", style), 12).cells() for n in range(4)]
+    scenes = [grids.grid(scene(f"tower:{n}", style), 12).cells() for n in range(4)]
+    for share, expected in ((1.0, pages), (0.0, scenes)):
+        truth = show(TowerData(pages=share), range(4)).truth.numpy()
+        assert np.array_equal(truth.reshape(4, 12, 12, 6), np.stack(expected))
+    truth = show(TowerData(pages=0.75), [74, 75]).truth
+    assert torch.equal(truth[0], show(TowerData(pages=1.0), [74]).truth[0])
+    assert torch.equal(truth[1], show(TowerData(pages=0.0), [75]).truth[0])
+
+
+def test_pixels_are_those_of_the_picture_as_a_model_gets_it():
+    # Normalised as pictures from files are; every second one went through a picture twice as large.
+    style = Style(random_text=0.6, shapes=0.6, wild=0.3)
+    shown = show(TowerData(pages=1.0), range(2)).pixels.numpy()
+    plain = paint(page("tower:0", style), 96, noise_seed=0)
+    large = paint(page("tower:1", style), 192, noise_seed=1)
+    assert np.array_equal(shown[0], normalize(plain))
+    assert np.array_equal(shown[1], normalize(view(large, transform=Transform.PAD, size=96)))
+
+
+def test_the_head_names_all_six_numbers():
+    head = DenseHead(32, 12)
+    parts = head(torch.zeros(2, 144, 32))
+    assert [tuple(part.shape) for part in parts] == [(2, 144, n) for n in grids.widths(12)]
+
+
+def test_sizes_count_every_patch():
+    shown = objective()
+    size = shown.size(shown.batches(0)[0])
+    assert (size.samples, size.tokens, size.supervised) == (6, 216, 216)
+    assert shown.parts().keys() == {"tower", "head"}
+
+
+def test_features_are_those_that_the_model_will_use():
+    shown = objective()
+    pixels = shown.batches(0)[0].pixels
+    hidden = shown.tower(pixels, output_hidden_states=True).hidden_states[-1]
+    assert torch.equal(features(shown.tower, pixels), hidden[:, 1:])
+
+
+class Knowing(DenseHead):
+    """Answers with the truth, but for characters that it is told to forget."""
+
+    def __init__(self, truth: torch.Tensor, forget: str = "") -> None:
+        super().__init__(32, 12)
+        self.truth = truth
+        self.forgotten = [CHARACTERS.index(char) + 1 for char in forget]
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        guess = self.truth.clone()
+        for code in self.forgotten:
+            guess[guess == code] = 0
+        return tuple(
+            torch.nn.functional.one_hot(guess[..., i].clamp(max=n - 1), n).float()
+            for i, n in enumerate(self.widths)
+        )
+
+
+class Blind(torch.nn.Module):
+    def forward(self, pixels: torch.Tensor, output_hidden_states: bool) -> Any:
+        hidden = torch.zeros(len(pixels), 145, 32)
+        return type("Out", (), {"hidden_states": [hidden]})
+
+
+def test_accuracy_is_over_what_there_is_to_name():
+    seen = show(TowerData(pages=0.3), range(30, 46))
+    assert (seen.truth[..., 3] > 0).any()
+    assert accuracy(Blind(), Knowing(seen.truth), seen) == (1.0, 1.0, 1.0)
+    letters = seen.truth[..., :2]
+    space = CHARACTERS.index("a") + 1
+    missed = (letters == space).sum().item() / (letters > 0).sum().item()
+    assert missed > 0
+    found = accuracy(Blind(), Knowing(seen.truth, "a"), seen)
+    assert found[0] == pytest.approx(1 - missed)
+
+
+def test_the_loss_weighs_the_truth_highest():
+    seen = show(TowerData(), range(3))
+    right = DenseObjective(Blind(), Knowing(seen.truth), TowerData()).loss(seen)
+    wrong = DenseObjective(Blind(), Knowing(seen.truth.roll(1, 0)), TowerData()).loss(seen)
+    assert right.item() < wrong.item()

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from llavar.errors import ConfigError
+from llavar.train import optim
+from llavar.train.config import LoopConfig, PartConfig
+from llavar.train.llava import FeedConfig
+
+PART = PartConfig(lr=1e-3)
+
+
+def config(**changes: object) -> LoopConfig:
+    return LoopConfig(**({"steps": 100, "parts": {"a": PART}} | changes))
+
+
+def test_the_rate_rises_linearly_and_falls_along_a_cosine():
+    settled = config(warmup=0.1)
+    assert [optim.rate(step, settled) for step in (0, 4, 9)] == [0.1, 0.5, 1.0]
+    assert optim.rate(10, settled) == 1.0
+    assert optim.rate(55, settled) == pytest.approx(0.5)
+    assert optim.rate(99, settled) == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
+    assert optim.rate(99, settled) < 0.001
+
+
+def test_the_rate_ends_at_its_floor():
+    settled = config(warmup=0.1, floor=0.2)
+    assert optim.rate(10, settled) == 1.0
+    assert optim.rate(55, settled) == pytest.approx(0.6)
+    assert optim.rate(100, settled) == pytest.approx(0.2)
+    assert config(floor=1.0).floor == optim.rate(77, config(floor=1.0))
+
+
+@given(
+    steps=st.integers(1, 3000), warmup=st.floats(0, 0.99), floor=st.floats(0, 1), share=st.floats(0, 0.999)
+)
+@settings(deadline=None)
+def test_every_step_has_a_rate_between_nothing_and_the_peak(
+    steps: int, warmup: float, floor: float, share: float
+):
+    settled = config(steps=steps, warmup=warmup, floor=floor)
+    step = int(share * steps)
+    assert 0 <= optim.rate(step, settled) <= 1 + 1e-12
+    assert optim.rate(0, settled) > 0
+    warm = max(1, round(warmup * steps))
+    if step < warm - 1:
+        assert optim.rate(step, settled) < optim.rate(step + 1, settled)
+    elif step + 1 < steps and step >= warm:
+        assert optim.rate(step, settled) >= optim.rate(step + 1, settled)
+
+
+def test_each_part_has_its_own_rate_and_decay():
+    one, two = nn.Linear(2, 2), nn.Linear(2, 3)
+    settled = config(
+        parts={"b": PartConfig(lr=1e-2), "a": PartConfig(lr=1e-4, weight_decay=0.1)}, betas=(0.8, 0.95)
+    )
+    parts = {"a": one.parameters(), "b": two.parameters(), "c": nn.Linear(1, 1).parameters()}
+    optimizer = optim.build(parts, settled)
+    groups = {group["name"]: group for group in optimizer.param_groups}
+    assert groups.keys() == {"a", "b"}
+    assert groups["a"]["params"] == list(one.parameters())
+    assert (groups["a"]["weight_decay"], groups["b"]["weight_decay"]) == (0.1, 0.0)
+    assert groups["b"]["betas"] == (0.8, 0.95)
+    assert optim.set_rate(optimizer, 0, settled) == pytest.approx(1 / 3)
+    assert (groups["a"]["lr"], groups["b"]["lr"]) == (pytest.approx(1e-4 / 3), pytest.approx(1e-2 / 3))
+    optim.set_rate(optimizer, 3, settled)
+    assert (groups["a"]["lr"], groups["b"]["lr"]) == (1e-4, 1e-2)
+
+
+def test_decay_and_rate_reach_the_weights():
+    layer = nn.Linear(2, 2)
+    before = layer.weight.detach().clone()
+    settled = config(parts={"a": PartConfig(lr=0.1, weight_decay=0.5)}, warmup=0)
+    optimizer = optim.build({"a": [layer.weight]}, settled)
+    optim.set_rate(optimizer, 0, settled)
+    layer.weight.grad = torch.zeros_like(layer.weight)
+    optimizer.step()
+    assert torch.allclose(layer.weight, before * (1 - 0.1 * 0.5))
+
+
+def test_a_part_that_is_not_there_is_an_error():
+    with pytest.raises(ConfigError, match="no part 'a' to train; it has b, c"):
+        optim.build({"c": [nn.Parameter(torch.zeros(1))], "b": []}, config())
+    with pytest.raises(ConfigError, match="no part 'a'"):
+        optim.build({"a": []}, config())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"parts": {}}, "no part is trained"),
+        ({"warmup": 1.0}, "warmup is 1.0"),
+        ({"warmup": math.nan}, "warmup is nan"),
+        ({"floor": -0.1}, "floor is -0.1"),
+        ({"floor": 1.5}, "floor is 1.5"),
+        ({"clip": -1.0}, "clip is -1.0"),
+        ({"clip": math.nan}, "clip is nan"),
+        ({"log_every": 0}, "log_every is 0"),
+        ({"save_every": 0}, "save_every 0"),
+    ],
+)
+def test_settings_that_cannot_work_are_errors(change: dict[str, object], message: str):
+    with pytest.raises(ConfigError, match=message):
+        config(**change)
+
+
+@pytest.mark.parametrize("lr", [0.0, -1e-3, 1.5, math.nan])
+def test_a_rate_lies_above_nothing_and_at_most_at_one(lr: float):
+    with pytest.raises(ConfigError, match="lr is"):
+        PartConfig(lr=lr)
+
+
+@pytest.mark.parametrize("decay", [-0.1, 2.0, math.nan])
+def test_a_decay_is_a_share(decay: float):
+    with pytest.raises(ConfigError, match="weight_decay is"):
+        PartConfig(lr=1e-3, weight_decay=decay)
+
+
+@pytest.mark.parametrize(("packs", "parts"), [(0, 1), (2, 0), (2, 3)])
+def test_every_micro_batch_needs_a_pack(packs: int, parts: int):
+    with pytest.raises(ConfigError, match=f"packs is {packs} and parts {parts}"):
+        FeedConfig(packs=packs, parts=parts)
