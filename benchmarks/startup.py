@@ -1,7 +1,7 @@
 """How long a user waits for the command to start: python benchmarks/startup.py
 
-Runs each command several times in a process of its own, one after the other, and writes medians and all times (wall
-clock, in seconds) to benchmarks/results/startup.json. Do not run anything else meanwhile.
+Runs each command several times in a process of its own, one after the other, and writes medians and all times
+(wall clock, in seconds) to benchmarks/results/startup.json. Do not run anything else meanwhile.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     for name, row in rows.items():
-        print(f"{name:20} median {row['median']:.2f} s   of {len(row['all'])}: {min(row['all'])} to {max(row['all'])}")
+        print(f"{name:20} {row}")
 
 
 def _picture(folder: Path) -> Path:

@@ -35,7 +35,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """Turns in order. Whether they alternate is checked where they are encoded, so that a bad row can be shown."""
+    """Turns in order. Encoding checks whether they alternate, so that a bad row can be shown."""
 
     turns: tuple[Turn, ...]
 
@@ -143,7 +143,7 @@ class Reject:
 
 
 class Task(StrEnum):
-    """What a question asks for; each has one metric. ``SCENE`` is about what is shown, not about what is written."""
+    """What a question asks for; each has one metric. ``SCENE`` is about what is shown, not written."""
 
     TRANSCRIPTION = "transcription"
     VQA = "vqa"
@@ -160,7 +160,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One thing to ask about one picture. ``group`` ties questions that are scored together (yes/no pairs)."""
+    """One thing to ask about one picture. ``group`` ties questions scored together (yes/no pairs)."""
 
     id: str
     task: Task
@@ -194,7 +194,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The paired difference of two models on the same questions (with minus without), 95 % interval, two-sided p."""
+    """Two models on the same questions: difference (with - without), 95 % interval, two-sided p."""
 
     difference: float
     low: float

@@ -28,7 +28,7 @@ def test_nano_ids_are_fixed():
     assert [NANO.token_id(token) for token in ("<unk>", "<s>", "</s>", "\n", " ", "~")] == [0, 1, 2, 3, 4, 98]
     assert [NANO.token_id(token) for token in IMAGE_TOKENS] == [NANO.vocab_size - 3 + n for n in range(3)]
     assert (NANO.bos_id, NANO.eos_id, NANO.pad_id, NANO.unk_id) == (1, 2, 0, 0)
-    assert NANO.vocab_size == 110
+    assert NANO.vocab_size == 177
     assert NANO.has_start_end
 
 
@@ -104,7 +104,7 @@ def test_saved_folder_loads_here_and_in_transformers(tmp_path: Path):
     stock = PreTrainedTokenizerFast.from_pretrained(tmp_path)
     text = chat.expand_images(chat.prompt("<image>\nWhat’s “Café” 字?", chat.get("llava_v1")), 3, True)
     assert stock(text)["input_ids"] == NANO.encode(text)
-    assert (stock.bos_token_id, stock.eos_token_id, stock.pad_token_id, len(stock)) == (1, 2, 0, 110)
+    assert (stock.bos_token_id, stock.eos_token_id, stock.pad_token_id, len(stock)) == (1, 2, 0, 177)
     assert stock.decode(NANO.encode("a  b ,c .")[1:]) == "a  b ,c ."
     parts = [{"type": "image"}, {"type": "text", "text": "Q"}]
     for content in ("<im_start><im_patch><im_end>\nQ", parts):
@@ -145,10 +145,10 @@ def test_truncation_in_the_file_is_ignored(tmp_path: Path):
 
 
 def test_missing_tokens_are_named():
-    with pytest.raises(ModelError, match="no token '<image>' among its 110"):
+    with pytest.raises(ModelError, match="no token '<image>' among its 177"):
         NANO.token_id("<image>")
-    with pytest.raises(ModelError, match="not below the vocabulary size 110"):
-        NANO.piece(110)
+    with pytest.raises(ModelError, match="not below the vocabulary size 177"):
+        NANO.piece(177)
     assert NANO.lookup("<image>") is None
 
 

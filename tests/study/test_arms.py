@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from llavar.data.vision import FeatureStore
-from llavar.errors import ConfigError
+from llavar.errors import ConfigError, ModelError, NotFoundError
 from llavar.models import _hf as hf
 from llavar.models import folder as folders
 from llavar.models.loss import features
@@ -19,7 +19,8 @@ from llavar.models.shape import LlavaShape, TextShape, VisionShape
 from llavar.models.tokenizer import load_tokenizer, nano_tokenizer
 from llavar.recipes.nano import Stage
 from llavar.records import Conversation, Example
-from llavar.study.arms import Arm, ArmRows, encode_rows, train_arm
+from llavar.study import arms
+from llavar.study.arms import Arm, ArmRows, encode_rows, train_arm, train_arms
 from llavar.train.config import LoopConfig, PartConfig
 from llavar.train.llava import DECODER, PROJECTOR, FeedConfig
 from llavar.train.metrics import Tick
@@ -36,6 +37,13 @@ class Noise:
         return torch.stack(
             [torch.randn(3, 24, 24, generator=torch.Generator().manual_seed(len(name))) for name in names]
         )
+
+
+class Dies:
+    """Stands in for the work of a process; it crosses over by its name."""
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return eval, ("lambda *_: __import__('os')._exit(3)",)
 
 
 def rows(count: int, answer: str = "yes") -> ArmRows:
@@ -178,3 +186,44 @@ def test_rows_that_the_tokenizer_cannot_write():
         "two pictures": "image tags differ from images",
     }
     assert all(len(row) <= 1024 for row in encoded)
+
+
+def test_arms_side_by_side_are_the_same_arms(base: Path, store: FeatureStore, arm: Arm, tmp_path: Path):
+    both = {"one": rows(8), "two": rows(8, "no")}
+    heard: set[tuple[str, int]] = set()
+
+    def stop(name: str, stage: int, tick: Tick) -> None:
+        heard.add((name, stage))
+        if stage == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_arms(base, both, stages(), store, tmp_path, on_tick=stop)
+    assert {stage for _, stage in heard} == {1, 2}
+    made = train_arms(base, both, stages(), store, tmp_path)
+    assert list(made) == ["one", "two"]
+    wanted, given, other = tensors(arm.model), tensors(made["one"].model), tensors(made["two"].model)
+    assert all(torch.equal(wanted[key], given[key]) for key in wanted)
+    assert not all(torch.equal(wanted[key], other[key]) for key in wanted)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_an_error_in_one_process_is_raised(base: Path, store: FeatureStore, tmp_path: Path):
+    with pytest.raises(NotFoundError, match="no features of"):
+        train_arms(base, {"one": rows(9)}, stages(), store, tmp_path)
+
+
+def test_a_process_that_dies_is_an_error(
+    base: Path, store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(arms, "_work", Dies())
+    with pytest.raises(ModelError, match="the process that trains 'one' ended with status 3"):
+        train_arms(base, {"one": rows(8)}, stages(), store, tmp_path)
+
+
+def test_stored_features_come_back(store: FeatureStore, tmp_path: Path):
+    store.save(tmp_path / "f.safetensors")
+    read = FeatureStore.load(tmp_path / "f.safetensors")
+    assert torch.equal(read.get(["x", "xxx"]), store.get(["x", "xxx"]))
+    with pytest.raises(NotFoundError, match="no tower"):
+        read.add(["new"])

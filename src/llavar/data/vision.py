@@ -69,6 +69,21 @@ class FeatureStore:
                 self._held.update(zip(part, given, strict=True))
         return len(new)
 
+    def save(self, path: Path) -> None:
+        """Write everything held to one safetensors file."""
+        from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
+
+        save_file(self._held, path)
+
+    @classmethod
+    def load(cls, path: Path) -> FeatureStore:
+        """A store that holds what :meth:`save` wrote, and has no tower to add more with."""
+        from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
+
+        store = cls(_no_tower, _NoPictures())
+        store._held = load_file(path)
+        return store
+
     def get(self, names: Sequence[str]) -> Tensor:
         """fp32 (n, tokens, width).
 
@@ -79,6 +94,19 @@ class FeatureStore:
         if missing:
             raise NotFoundError(f"no features of {missing[0]!r} are held; add the pictures of all rows first")
         return torch.stack([self._held[name] for name in names]).float()
+
+
+class _NoPictures:
+    """The source of a store that was read from a file."""
+
+    is_features = False
+
+    def get(self, names: Sequence[str]) -> Tensor:
+        raise NotFoundError(f"{names[0]!r} is not in this file of features, and it has no tower to add it with")
+
+
+def _no_tower(pixels: Tensor) -> Tensor:
+    return pixels
 
 
 def vision_of(source: VisionSource, names: Sequence[str]) -> Tensor | None:

@@ -42,17 +42,17 @@ _NANO_FOLDS = (
 _NANO_OPENINGS = (
     *("What is", "What does", "What text", "What words", "What number", "What colour", "What do you see"),
     *("Which text", "Which words", "Which number", "Which colour", "How many", "Read the", "Read everything"),
-    *("Write down", "Write out", "Transcribe the", "Copy out", "Give the", "Give a short", "List the", "Show me"),
-    *("Please read", "Is the word", "Is there a", "Does the", "Can you read", "Count the", "Name the colour"),
-    *("The background", "Describe the", "Tell me", "Do you see"),
+    *("Write down", "Write out", "Transcribe the", "Copy out", "Give the", "Give a short", "List the"),
+    *("Show me", "Please read", "Is the word", "Is there a", "Does the", "Can you read", "Count the"),
+    *("Name the colour", "The background", "Describe the", "Tell me", "Do you see"),
 )
 """How requests begin. They would cost a third of all of nano's tokens if they were spelt."""
 
 _NANO_WORDS = (
     *(" in the", " is the", " of the", " of text", " does the", " is in", " is written", " are there"),
-    *(" do you see", " words", " word", " text", " picture", " image", " written", " visible", " line", " lines"),
-    *(" first", " second", " last", " here", " shown", " number", " colour", " background", " contain", " have"),
-    *(" circle", " circles", " square", " squares", " triangle", " triangles"),
+    *(" do you see", " words", " word", " text", " picture", " image", " written", " visible", " line"),
+    *(" lines", " first", " second", " last", " here", " shown", " number", " colour", " background"),
+    *(" contain", " have", " circle", " circles", " square", " squares", " triangle", " triangles"),
 )
 """Words of requests, long enough that hardly another word begins with them; a picture's text is spelt."""
 
@@ -72,7 +72,7 @@ def _nano_pieces() -> tuple[str, ...]:
 
 
 def build_nano_tokenizer() -> Tokenizer:
-    """One token per printable ASCII character, so that reading is spelling, and pieces for what is always asked.
+    """One token per printable ASCII character, so that reading is spelling; pieces for what is asked.
 
     Ids: 0 ``<unk>`` (also padding), 1 ``<s>``, 2 ``</s>``, the newline and 0x20 to 0x7e, the pieces of the
     prompt, then the image tokens. Other characters are folded to ASCII where Unicode decomposes them

@@ -1,18 +1,29 @@
-"""One arm of a comparison: the same base through stage 1 and stage 2 on given rows, to a model folder."""
+"""Arms of a comparison: the same base through stage 1 and stage 2 on given rows, to a model folder each.
+
+Side by side every arm has a process and one thread of its own: models this small gain little from a second
+thread, lose much when it has to wait, and give the same numbers on every machine without one.
+"""
 
 from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Callable, Sequence
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
 from pathlib import Path
-from typing import Any
+from queue import Empty
+from typing import Any, NamedTuple
 
 import torch
 
 from llavar.data.encode import encode_all
 from llavar.data.vision import FeatureStore
+from llavar.errors import LlavarError, ModelError
 from llavar.models import _hf as hf
 from llavar.models.tokenizer import TextTokenizer, load_tokenizer
 from llavar.recipes.nano import Stage
@@ -79,6 +90,110 @@ def train_arm(
     del model
     gc.collect()
     return Arm(model=out / MODEL, stage1=fitted[0], stage2=fitted[1])
+
+
+def train_arms(
+    base: Path,
+    arms: Mapping[str, ArmRows],
+    stages: tuple[Stage, Stage],
+    features: FeatureStore,
+    out: Path,
+    *,
+    on_tick: Callable[[str, int, Tick], None] | None = None,
+) -> dict[str, Arm]:
+    """Every arm into the folder of its name below ``out``, side by side; called again, it goes on.
+
+    Raises:
+        ModelError: a process died. What the loop raises in one of them is raised here.
+    """
+    context = multiprocessing.get_context("spawn")
+    told: Queue[_Message] = context.Queue()
+    stored = out / "features.safetensors"
+    features.save(stored)
+    workers = {
+        name: context.Process(
+            target=_work, args=(name, base, rows, stages, stored, out / name, told), daemon=True
+        )
+        for name, rows in arms.items()
+    }
+    for worker in workers.values():
+        worker.start()
+    try:
+        return _gathered(workers, told, on_tick)
+    finally:
+        _stop(list(workers.values()))
+        stored.unlink(missing_ok=True)
+
+
+class _Message(NamedTuple):
+    """What a process tells: a tick of a stage, its finished arm, or the error it ended with."""
+
+    arm: str
+    stage: int = 0
+    tick: Tick | None = None
+    done: Arm | None = None
+    error: Exception | None = None
+
+
+def _work(
+    name: str,
+    base: Path,
+    rows: ArmRows,
+    stages: tuple[Stage, Stage],
+    stored: Path,
+    out: Path,
+    told: Queue[_Message],
+) -> None:
+    torch.set_num_threads(1)
+
+    def tell(stage: int, tick: Tick) -> None:
+        told.put(_Message(name, stage, tick))
+
+    try:
+        arm = train_arm(base, rows, stages, FeatureStore.load(stored), out, on_tick=tell)
+        told.put(_Message(name, done=arm))
+    except (LlavarError, OSError) as error:
+        told.put(_Message(name, error=error))
+    except KeyboardInterrupt:
+        pass  # the loop has saved; whoever interrupted tells the user
+
+
+def _gathered(
+    workers: Mapping[str, BaseProcess],
+    told: Queue[_Message],
+    on_tick: Callable[[str, int, Tick], None] | None,
+) -> dict[str, Arm]:
+    finished: dict[str, Arm] = {}
+    while len(finished) < len(workers):
+        try:
+            message = told.get(timeout=1)
+        except Empty:
+            dead = [n for n, w in workers.items() if w.exitcode is not None and n not in finished]
+            if dead and told.empty():
+                code = workers[dead[0]].exitcode
+                raise ModelError(
+                    f"the process that trains {dead[0]!r} ended with status {code}; it may have run out of "
+                    "memory, and the same command goes on from its last checkpoint"
+                ) from None
+            continue
+        if message.error is not None:
+            raise message.error
+        if message.done is not None:
+            finished[message.arm] = message.done
+        elif message.tick is not None and on_tick:
+            on_tick(message.arm, message.stage, message.tick)
+    return {name: finished[name] for name in workers}
+
+
+def _stop(workers: Sequence[BaseProcess]) -> None:
+    """Let what still runs save and end; after half a minute it is ended."""
+    for worker in workers:
+        if worker.is_alive() and worker.pid:
+            os.kill(worker.pid, signal.SIGINT)
+    for worker in workers:
+        worker.join(30)
+        if worker.is_alive():
+            worker.terminate()
 
 
 def encode_rows(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -48,7 +47,7 @@ from llavar.study.nano.scenes import SHAPE_NAMES, facts
 from llavar.study.progress import Watch
 
 if TYPE_CHECKING:
-    from llavar.study.arms import Arm
+    pass
 
 READ_BY_OCR = Style(random_text=0.35, min_lines=2, max_lines=4, wild=0.2)
 """The text-rich corpus: many lines, and a third of them without meaning, so that no letter is rare."""
@@ -326,10 +325,10 @@ def _train(out: Path, rows: Rows, settings: DemoSettings, watch: Watch) -> Arms:
     from llavar.images import Transform
     from llavar.models._hf import load_llava
     from llavar.models.loss import features
-    from llavar.study.arms import train_arm
+    from llavar.study.arms import train_arms
     from llavar.train.metrics import Tick
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+    torch.set_num_threads(1)
     base = weights.base_folder(out / "base")
     with watch.step("See the pictures (vision tower)"):
         model = load_llava(base)
@@ -342,17 +341,18 @@ def _train(out: Path, rows: Rows, settings: DemoSettings, watch: Watch) -> Arms:
         recipe.nano_stage1(steps=settings.stage1_steps, seed=settings.seed),
         recipe.nano_stage2(steps=settings.stage2_steps, seed=settings.seed),
     )
-    total = settings.stage1_steps + settings.stage2_steps
-    trained: list[Arm] = []
-    for name, arm_rows in (("without", rows.without), ("with", rows.with_)):
-        with watch.step(f"Train {name} text-rich rows"):
+    done: dict[str, int] = {"without": 0, "with": 0}
+    total = 2 * (settings.stage1_steps + settings.stage2_steps)
 
-            def tell(stage: int, tick: Tick) -> None:
-                done = tick.step + (stage - 1) * settings.stage1_steps
-                watch.count(done, total, f"stage {stage} loss {tick.loss:.3f}")
+    def tell(arm: str, stage: int, tick: Tick) -> None:
+        done[arm] = tick.step + (stage - 1) * settings.stage1_steps
+        watch.count(sum(done.values()), total, f"{arm}: stage {stage}, loss {tick.loss:.3f}")
 
-            trained.append(train_arm(base, arm_rows, stages, store, out / name, on_tick=tell))
-    return Arms(without=trained[0], with_=trained[1])
+    with watch.step("Train without and with text-rich rows, side by side"):
+        trained = train_arms(
+            base, {"without": rows.without, "with": rows.with_}, stages, store, out, on_tick=tell
+        )
+    return Arms(without=trained["without"], with_=trained["with"])
 
 
 def _ask(out: Path, asked: Exam, arms: Arms, watch: Watch) -> dict[str, tuple[Prediction, ...]]:

@@ -52,9 +52,9 @@ class DecoderData:
     that keep all of their empty rows; the others lose some, which makes them shorter and changes no answer.
     A step of ``batch`` conversations is computed in ``parts`` micro-batches of like length.
 
-    Over the first ``warm`` samples it only spells, one full line at first, more of them later: that is where most is
-    learned for each token that is computed, and questions cannot be answered before. ``pages`` is the share of samples
-    that stay like this afterwards.
+    Over the first ``warm`` samples it only spells, one full line at first, more of them later: that is where
+    most is learned for each token that is computed, and questions cannot be answered before. ``pages`` is the
+    share of samples that stay like this afterwards.
     """
 
     patches: int = 12
@@ -181,7 +181,9 @@ def _sample(data: DecoderData, tokenizer: TextTokenizer, index: int) -> tuple[En
     rng = random.Random(f"{data.seed}:{index}")
     ease = 1 - min(1.0, index / data.warm) if data.warm else 0.0
     if ease or rng.random() < data.pages:
-        drawn = _lines(page(f"{data.seed}:{index}", Style(random_text=data.random_text)), rng, most=4 - 3 * ease)
+        drawn = _lines(
+            page(f"{data.seed}:{index}", Style(random_text=data.random_text)), rng, most=4 - 3 * ease
+        )
         conversation, whole = spell(drawn, rng), 0.0
     else:
         drawn = scene(f"{data.seed}:{index}", Style(random_text=data.random_text))
@@ -212,7 +214,7 @@ def _lines(full: Scene, rng: random.Random, most: float) -> Scene:
 
 
 def _shortened(cells: np.ndarray, rng: random.Random, most: float) -> np.ndarray:
-    """Without some of the rows that hold neither text nor ornament; up to ``most`` of them, and always one, stay."""
+    """Without rows that hold neither text nor ornament; a share of up to ``most``, and one, stay."""
     empty = [row for row, content in enumerate(cells) if not content[:, :2].any() and not content[:, 3].any()]
     spared = empty[rng.randrange(len(empty))] if empty and most else -1
     kept = most * rng.random()
