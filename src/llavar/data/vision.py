@@ -102,7 +102,9 @@ class _NoPictures:
     is_features = False
 
     def get(self, names: Sequence[str]) -> Tensor:
-        raise NotFoundError(f"{names[0]!r} is not in this file of features, and it has no tower to add it with")
+        raise NotFoundError(
+            f"{names[0]!r} is not in this file of features, and it has no tower to add it with"
+        )
 
 
 def _no_tower(pixels: Tensor) -> Tensor:

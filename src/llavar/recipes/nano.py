@@ -56,7 +56,7 @@ def nano_stage2(*, steps: int, seed: int = 0, save_every: int = 50) -> Stage:
     return Stage(
         loop=LoopConfig(
             steps=steps,
-            parts={PROJECTOR: PartConfig(lr=1e-3), DECODER: PartConfig(lr=4e-4)},
+            parts={PROJECTOR: PartConfig(lr=2e-3), DECODER: PartConfig(lr=6e-4)},
             precision=Precision.BF16,
             betas=(0.9, 0.98),
             seed=seed,

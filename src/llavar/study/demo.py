@@ -62,9 +62,9 @@ class DemoSettings:
 
     text_pictures: int = 300
     control_pictures: int = 600
-    exam_pictures: int = 120
-    stage1_steps: int = 110
-    stage2_steps: int = 110
+    exam_pictures: int = 100
+    stage1_steps: int = 120
+    stage2_steps: int = 160
     picture_size: int = 384
     seed: int = 0
 

@@ -50,7 +50,7 @@ class BuildSettings:
     tower_steps: int = 3800
     decoder_steps: int = 700
     stage1_steps: int = 150
-    stage2_steps: int = 600
+    stage2_steps: int = 550
     exam_pictures: int = 300
     seed: int = 0
     threads: int = 1
@@ -148,7 +148,7 @@ def _decoder(
 
 def _stages(settings: BuildSettings) -> tuple[tuple[int, LoopConfig, TuneData], ...]:
     first = {PROJECTOR: PartConfig(lr=4e-3)}
-    second = {PROJECTOR: PartConfig(lr=1e-3), DECODER: PartConfig(lr=6e-4)}
+    second = {PROJECTOR: PartConfig(lr=2e-3), DECODER: PartConfig(lr=6e-4)}
     data = TuneData()
     return (
         (1, _loop(settings.stage1_steps, first, settings.seed), replace(data, seed="stage1")),

@@ -180,14 +180,11 @@ def _told(made: Sequence[tuple[Encoded, np.ndarray]], tokenizer: TextTokenizer) 
 def _sample(data: DecoderData, tokenizer: TextTokenizer, index: int) -> tuple[Encoded, np.ndarray]:
     rng = random.Random(f"{data.seed}:{index}")
     ease = 1 - min(1.0, index / data.warm) if data.warm else 0.0
-    if ease or rng.random() < data.pages:
-        drawn = _lines(
-            page(f"{data.seed}:{index}", Style(random_text=data.random_text)), rng, most=4 - 3 * ease
-        )
-        conversation, whole = spell(drawn, rng), 0.0
-    else:
-        drawn = scene(f"{data.seed}:{index}", Style(random_text=data.random_text))
-        conversation, whole = converse(drawn, rng, data.turns), data.whole
+    style = Style(random_text=data.random_text)
+    spelled, most = (1.0, 4 - 3 * ease) if ease else (data.pages, 4.0)
+    name = f"{data.seed}:{index}"
+    drawn, conversation, is_page = lesson(name, rng, style, spelled, most, data.turns)
+    whole = 0.0 if is_page else data.whole
     cells = grids.grid(drawn, data.patches).cells()
     if rng.random() >= whole:
         cells = _shortened(cells, rng, most=0.5 * (1 - ease))
@@ -195,6 +192,23 @@ def _sample(data: DecoderData, tokenizer: TextTokenizer, index: int) -> tuple[En
     row = Example(id=str(index), images=(f"{index}.png",), conversation=conversation)
     encoded = encode(row, tokenizer, chat.get("llava_v1"), image_tokens=len(cells), start_end=True)
     return encoded, _with_before(_damaged(cells, rng, data.damage * (1 - ease)))
+
+
+class Lesson(NamedTuple):
+    """A scene and what is asked about it. ``is_page``: some lines of a page, to be spelt."""
+
+    scene: Scene
+    conversation: Conversation
+    is_page: bool
+
+
+def lesson(name: str, rng: random.Random, style: Style, spelled: float, most: float, turns: int) -> Lesson:
+    """Up to ``most`` lines of a page to be spelt (a share of ``spelled``), or a conversation on a scene."""
+    if spelled >= 1 or rng.random() < spelled:
+        drawn = _lines(page(name, style), rng, most)
+        return Lesson(drawn, spell(drawn, rng), True)
+    drawn = scene(name, style)
+    return Lesson(drawn, converse(drawn, rng, turns), False)
 
 
 def _with_before(cells: np.ndarray) -> np.ndarray:

@@ -17,8 +17,8 @@ from llavar.data.encode import encode
 from llavar.models.loss import answer_loss
 from llavar.models.tokenizer import TextTokenizer
 from llavar.records import Encoded, Example, Pack
-from llavar.render.layouts import Style, scene
-from llavar.study.nano.decoder import converse
+from llavar.render.layouts import Style
+from llavar.study.nano.decoder import lesson
 from llavar.study.nano.scenes import pixels
 from llavar.train.llava import parts_of
 from llavar.train.loop import Size
@@ -26,13 +26,18 @@ from llavar.train.loop import Size
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuneData:
-    """What is asked about how many scenes. A step is computed in ``parts`` micro-batches of like length."""
+    """What is asked about how many scenes.
+
+    ``pages`` is the share of them that are lines of a page, to be spelt. A step is computed in ``parts``
+    micro-batches of like length.
+    """
 
     size: int = 96
     patches: int = 12
     batch: int = 24
     parts: int = 3
     turns: int = 4
+    pages: float = 0.3
     random_text: float = 0.45
     seed: str = "tune"
 
@@ -60,9 +65,12 @@ class SceneObjective:
         return answer_loss(self.model, batch)
 
     def _sample(self, index: int) -> tuple[Encoded, np.ndarray]:
-        rng = random.Random(f"{self.data.seed}:{index}")
-        drawn = scene(f"{self.data.seed}:{index}", Style(random_text=self.data.random_text, wild=0.4))
-        row = Example(id=str(index), images=(str(index),), conversation=converse(drawn, rng, self.data.turns))
+        name = f"{self.data.seed}:{index}"
+        style = Style(random_text=self.data.random_text, wild=0.4)
+        drawn, conversation, _ = lesson(
+            name, random.Random(name), style, self.data.pages, 4.0, self.data.turns
+        )
+        row = Example(id=str(index), images=(str(index),), conversation=conversation)
         encoded = encode(
             row, self.tokenizer, chat.get("llava_v1"), image_tokens=self.data.patches**2, start_end=True
         )
