@@ -27,6 +27,7 @@ from llavar.generate.base import Generator, Request
 from llavar.recipes import nano as recipe
 from llavar.records import IMAGE_TAG, Conversation, Example, Prediction, Reading, Reject
 from llavar.render.layouts import Style, scene
+from llavar.render.layouts import page as full_page
 from llavar.render.scene import Scene
 from llavar.render.words import vocabulary
 from llavar.study import report as page
@@ -61,10 +62,10 @@ class DemoSettings:
     """How much of everything; the defaults take a few minutes on two cores."""
 
     text_pictures: int = 300
-    control_pictures: int = 600
+    control_pictures: int = 400
     exam_pictures: int = 100
-    stage1_steps: int = 120
-    stage2_steps: int = 160
+    stage1_steps: int = 200
+    stage2_steps: int = 220
     picture_size: int = 384
     seed: int = 0
 
@@ -198,7 +199,8 @@ def _digest(paths: Sequence[Path]) -> str:
 def _render(out: Path, settings: DemoSettings) -> Scenes:
     seed = settings.seed
     text = {
-        f"{i:04d}.png": scene(f"demo-text:{seed}:{i}", READ_BY_OCR) for i in range(settings.text_pictures)
+        f"{i:04d}.png": (full_page if i % 2 else scene)(f"demo-text:{seed}:{i}", READ_BY_OCR)
+        for i in range(settings.text_pictures)
     }
     control = {
         f"{i:04d}.png": scene(f"demo-control:{seed}:{i}", PLAIN) for i in range(settings.control_pictures)

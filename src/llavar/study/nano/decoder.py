@@ -48,7 +48,8 @@ class Told(NamedTuple):
 class DecoderData:
     """What the decoder is asked.
 
-    ``damage`` is the largest chance of a character to be wrong in a grid. ``whole`` is the share of grids
+    ``damage`` is the largest chance of a character to be wrong in a grid, and ``noise`` the largest blur of a
+    cell, in sizes of a symbol. ``whole`` is the share of grids
     that keep all of their empty rows; the others lose some, which makes them shorter and changes no answer.
     A step of ``batch`` conversations is computed in ``parts`` micro-batches of like length.
 
@@ -64,6 +65,7 @@ class DecoderData:
     whole: float = 0.25
     random_text: float = 0.5
     damage: float = 0.06
+    noise: float = 0.6
     warm: int = 9_600
     pages: float = 0.25
     seed: str = "decoder"
@@ -129,7 +131,7 @@ class GridObjective:
     def loss(self, batch: Told) -> Tensor:
         # Seeded by what is in the batch, so that a step that is done again is done equally.
         torch.manual_seed(int(batch.grid.sum()))  # pyright: ignore[reportUnknownMemberType]
-        inner, hidden = self._hidden(batch, noise=0.6)
+        inner, hidden = self._hidden(batch, noise=self.data.noise)
         targets = batch.batch.targets
         kept = targets != IGNORE
         answers = head_loss(self.decoder.lm_head, hidden[:, :-1][kept], targets[kept])
