@@ -1,9 +1,9 @@
 """``llavar nano build``: the shipped files from nothing but a seed.
 
 Steps are resumable and have a folder each. The tower learns to see letters (``tower``), the decoder to answer
-questions about grids of symbols (``decoder``). Stage 1 and stage 2 of LLaVA on scenes drawn afresh (``stage1``,
-``stage2``) make ``nano`` of them. After lessons with more noise (``noisy``) the decoder becomes that of ``base``,
-whose projector is untrained.
+questions about grids of symbols (``decoder``). Stage 1 and stage 2 of LLaVA on scenes drawn afresh
+(``stage1``, ``stage2``) make ``nano`` of them. After lessons with more noise (``noisy``) the decoder becomes
+that of ``base``, whose projector is untrained.
 """
 
 from __future__ import annotations
