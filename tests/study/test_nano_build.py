@@ -55,23 +55,12 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_equal_settings_give_equal_bytes(made: Made, tmp_path: Path):
     again = build.run(tmp_path, SETTINGS, quiet=True)
     assert content(again.nano) == content(made.nano)
-    assert content(again.base) == content(made.base)
     assert again.report.scores == made.report.scores
 
 
 def test_another_seed_gives_other_weights(made: Made, tmp_path: Path):
-    class Enough(Exception):
-        pass
-
-    def stop(*given: object, **named: object) -> None:
-        raise Enough
-
-    other = BuildSettings(**{**vars_of(SETTINGS), "seed": 1})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "SceneObjective", stop)
-        with pytest.raises(Enough):
-            build.run(tmp_path, other, quiet=True)
-    assert content(tmp_path / "base")["model.safetensors"] != content(made.base)["model.safetensors"]
+    other = build.run(tmp_path, BuildSettings(**{**vars_of(SETTINGS), "seed": 1}), quiet=True)
+    assert content(other.nano)["model.safetensors"] != content(made.nano)["model.safetensors"]
 
 
 def vars_of(settings: BuildSettings) -> dict[str, int]:
@@ -129,12 +118,12 @@ def test_the_card_says_how_it_was_made(made: Made):
 def test_shipped_files_are_found_and_answer(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     build.ship(made.nano.parent, tmp_path)
     build.ship(made.nano.parent, tmp_path)  # over an older one
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["nano", "nano-base"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["nano"]
     assert content(tmp_path / "nano") == content(made.nano)
     assert (tmp_path / "nano" / "README.md").is_file()
     monkeypatch.setattr(weights, "_FOLDER", tmp_path)
     base = weights.base_folder(tmp_path / "put-together")
-    wanted = folders.read_tensors(folders.open_weights(made.base))
+    wanted = folders.read_tensors(folders.open_weights(made.nano))
     given = folders.read_tensors(folders.open_weights(base))
     assert wanted.keys() == given.keys()
     # All but the projector, which is untrained in both.

@@ -61,11 +61,11 @@ PLAIN = Style(random_text=0.35, max_lines=2, shapes=0.9)
 class DemoSettings:
     """How much of everything; the defaults take a few minutes on two cores."""
 
-    text_pictures: int = 300
-    control_pictures: int = 400
+    text_pictures: int = 900
+    control_pictures: int = 1200
     exam_pictures: int = 100
-    stage1_steps: int = 200
-    stage2_steps: int = 220
+    stage1_steps: int = 140
+    stage2_steps: int = 160
     picture_size: int = 384
     seed: int = 0
 
@@ -156,7 +156,7 @@ def _same_run(
         **asdict(settings),
         "images": str(own.resolve()) if own else None,
         "content of images": _digest([picture.path for picture in pictures]),
-        "base": _digest([weights.folder(name) / "model.safetensors" for name in ("nano", "nano-base")]),
+        "base": _digest([weights.folder("nano") / "model.safetensors"]),
     }
     path = out / "demo.json"
     if path.exists():

@@ -101,9 +101,9 @@ def demo_report(made: Finished) -> page.DemoReport:
             "The control (without) starts from the same base and takes the same number of steps on the same "
             "number of rows. Its rows are rendered pictures with captions and questions on colours, shapes "
             f"and counts, never on text. With: {share:.0%} of these rows are replaced by text-rich ones. The "
-            "base is a vision tower that was taught to tell letters apart and a decoder that was taught on "
-            "text alone to answer questions about grids of symbols; its projector is untrained, so it cannot "
-            "read pictures yet."
+            "base is the shipped nano with its projector reset to random numbers: its vision tower can tell "
+            "letters apart and its decoder can answer questions about what a projector gives it, but nothing "
+            "connects the two, so it cannot read. What is compared is which rows teach the connection."
         ),
         held_out=(
             "Held out: a fifth of the word list, three fonts, three layouts. Question wordings are shared."

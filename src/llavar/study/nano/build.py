@@ -1,9 +1,8 @@
 """``llavar nano build``: the shipped files from nothing but a seed.
 
-Steps are resumable and have a folder each. The tower learns to see letters (``tower``), the decoder to answer
-questions about grids of symbols (``decoder``). Stage 1 and stage 2 of LLaVA on scenes drawn afresh
-(``stage1``, ``stage2``) make ``nano`` of them. After lessons with more noise (``noisy``) the decoder becomes
-that of ``base``, whose projector is untrained.
+Four steps, each resumable and each in a folder of its own: the tower learns to see letters (``tower``),
+the decoder to answer questions about grids of symbols (``decoder``), then both go through stage 1
+(``stage1``) and stage 2 (``stage2``) of LLaVA on scenes drawn afresh. ``nano`` is the result.
 """
 
 from __future__ import annotations
@@ -49,7 +48,6 @@ class BuildSettings:
 
     tower_steps: int = 3800
     decoder_steps: int = 700
-    noisy_steps: int = 230
     stage1_steps: int = 150
     stage2_steps: int = 550
     exam_pictures: int = 300
@@ -67,7 +65,6 @@ class Made:
     """A finished build."""
 
     nano: Path
-    base: Path
     report: Report
     seconds: float
 
@@ -84,15 +81,9 @@ def run(out: Path, settings: BuildSettings, *, quiet: bool = False) -> Made:
     with watch.step("Tower: name every letter"):
         tower = _tower(shape.vision, out / "tower", settings, watch)
     with watch.step("Decoder: answer questions about grids"):
-        decoder, tables = _decoder(shape.text, tokenizer, out / "decoder", settings, watch)
+        decoder = _decoder(shape.text, tokenizer, out / "decoder", settings, watch)
     model: Any = hf.build_llava(shape, seed=settings.seed, attention="eager")
     hf.put_parts(model, tower=tower, decoder=decoder)
-    with watch.step("Decoder of the base: the same through noise"):
-        _noisy(decoder, tables, tokenizer, out / "noisy", settings, watch)
-    base: Any = hf.build_llava(shape, seed=settings.seed, attention="eager")
-    hf.put_parts(base, tower=tower, decoder=decoder)
-    _save(base, tokenizer, out / "base")
-
     hf.disable_cache(model)
     for number, loop, data in _stages(settings):
         with watch.step(f"Stage {number} on scenes"):
@@ -101,15 +92,14 @@ def run(out: Path, settings: BuildSettings, *, quiet: bool = False) -> Made:
     with watch.step("Exam"):
         report = _exam(out, settings, watch)
     (out / "nano" / "README.md").write_text(_card(settings, report, watch), encoding="utf-8")
-    watch.say(f"nano: {out / 'nano'}   base: {out / 'base'}")
-    return Made(nano=out / "nano", base=out / "base", report=report, seconds=watch.total)
+    watch.say(f"nano: {out / 'nano'}")
+    return Made(nano=out / "nano", report=report, seconds=watch.total)
 
 
 def ship(out: Path, where: Path) -> None:
-    """Copy what ``run`` made under ``out`` to where the package keeps it: nano, and the base's decoder."""
+    """Copy what ``run`` made under ``out`` to where the package keeps it: a model folder."""
     with replacing(where / "nano") as aside:
         weights.copy_model(out / "nano", aside)
-    weights.copy_decoder(out / "base", where / "nano-base")
 
 
 def _same_build(out: Path, settings: BuildSettings) -> None:
@@ -135,9 +125,7 @@ def _tower(shape: Any, out: Path, settings: BuildSettings, watch: Watch) -> torc
     return tower
 
 
-def _decoder(
-    shape: Any, tokenizer: TextTokenizer, out: Path, settings: BuildSettings, watch: Watch
-) -> tuple[Any, SymbolTables]:
+def _decoder(shape: Any, tokenizer: TextTokenizer, out: Path, settings: BuildSettings, watch: Watch) -> Any:
     torch.manual_seed(settings.seed)  # pyright: ignore[reportUnknownMemberType]
     decoder = hf.build_decoder(shape, attention="eager")
     tables = SymbolTables(shape.hidden, recipe.PATCHES)
@@ -148,22 +136,7 @@ def _decoder(
     parts = {"decoder": PartConfig(lr=1e-3, weight_decay=0.01), "tables": PartConfig(lr=1e-3)}
     loop = _loop(settings.decoder_steps, parts, settings.seed)
     _fit(GridObjective(decoder, tables, tokenizer, DecoderData()), loop, out, watch)
-    return decoder, tables
-
-
-def _noisy(
-    decoder: Any,
-    tables: SymbolTables,
-    tokenizer: TextTokenizer,
-    out: Path,
-    settings: BuildSettings,
-    watch: Watch,
-) -> None:
-    """Go on with grids as blurred as what a projector gives that has seen few pictures."""
-    data = DecoderData(warm=0, noise=1.8, damage=0.15, seed="noisy")
-    parts = {"decoder": PartConfig(lr=8e-4, weight_decay=0.01), "tables": PartConfig(lr=8e-4)}
-    loop = _loop(settings.noisy_steps, parts, settings.seed)
-    _fit(GridObjective(decoder, tables, tokenizer, data), loop, out, watch)
+    return decoder
 
 
 def _stages(settings: BuildSettings) -> tuple[tuple[int, LoopConfig, TuneData], ...]:

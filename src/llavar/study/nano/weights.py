@@ -1,8 +1,4 @@
-"""Where the files of the embedded models lie.
-
-``nano`` is a whole model folder. ``nano-base``, from which the demo starts, differs from it in the decoder
-alone (the tower is frozen in both stages, the projector of the base is untrained), so only that is kept.
-"""
+"""Where the files of the embedded model lie, and the base that the demo makes of them."""
 
 from __future__ import annotations
 
@@ -13,7 +9,6 @@ from llavar.errors import ModelError
 from llavar.models import folder as folders
 
 _FOLDER = Path(__file__).parent.parent / "weights"
-_DECODER = "language_model."
 LAST_FILE = "special_tokens_map.json"
 """Written last, so a model folder that has it is whole."""
 
@@ -22,7 +17,7 @@ NAMES = ("nano",)
 
 
 def folder(name: str) -> Path:
-    """The folder of ``nano`` or ``nano-base``.
+    """The folder of a model that goes by a name.
 
     Raises:
         ModelError: the installation lacks it.
@@ -36,29 +31,26 @@ def folder(name: str) -> Path:
 
 
 def base_folder(out: Path) -> Path:
-    """Put the base together as a whole model folder at ``out``, unless it is there already."""
+    """Nano with its projector reset to random numbers, as a model folder at ``out``, made if absent.
+
+    What is left knows letters (the tower) and how to answer questions about what a projector gives it (the
+    decoder), but nothing connects the two: it cannot read.
+    """
     if (out / LAST_FILE).exists():
         return out
     from llavar.models import _hf as hf
     from llavar.models.shape import LlavaShape
     from llavar.models.tokenizer import load_tokenizer
 
-    nano, base = folder("nano"), folder("nano-base")
+    nano = folder("nano")
     shape = LlavaShape.from_config(folders.read_document(nano, "config.json"))
-    model = hf.build_llava(shape, seed=0)
-    state = model.state_dict()
+    fresh = hf.build_llava(shape, seed=0)
+    state = fresh.state_dict()
     names = folders.hub_names(state)
-    kept = {
-        **{
-            key: value
-            for key, value in folders.read_tensors(folders.open_weights(nano)).items()
-            if _is_tower(key)
-        },
-        **folders.read_tensors(folders.open_weights(base)),
-    }
-    for key, tensor in kept.items():
-        state[names[key]].copy_(tensor)
-    hf.save_llava(model, out)
+    for key, tensor in folders.read_tensors(folders.open_weights(nano)).items():
+        if not key.startswith("multi_modal_projector."):
+            state[names[key]].copy_(tensor)
+    hf.save_llava(fresh, out)
     load_tokenizer(nano).save(out)
     return out
 
@@ -69,14 +61,3 @@ def copy_model(model: Path, out: Path) -> None:
     for path in sorted(model.iterdir()):
         if path.is_file() and path.suffix in (".json", ".safetensors", ".jinja", ".md"):
             shutil.copy2(path, out / path.name)
-
-
-def copy_decoder(model: Path, out: Path) -> None:
-    """The decoder's tensors of a model folder."""
-    out.mkdir(parents=True, exist_ok=True)
-    tensors = folders.read_tensors(folders.open_weights(model))
-    folders.write_weights({key: value for key, value in tensors.items() if key.startswith(_DECODER)}, out)
-
-
-def _is_tower(key: str) -> bool:
-    return key.startswith("vision_tower.")
