@@ -11,6 +11,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
@@ -116,12 +117,17 @@ def train_arms(
         )
         for name, rows in arms.items()
     }
-    for worker in workers.values():
-        worker.start()
+    _start(list(workers.values()))
     try:
         return _gathered(workers, told, on_tick)
+    except BaseException:
+        for worker in workers.values():
+            worker.terminate()  # it saves its last step before it ends
+        raise
     finally:
-        _stop(list(workers.values()))
+        for worker in workers.values():
+            worker.join(30)
+            worker.kill()
         stored.unlink(missing_ok=True)
 
 
@@ -144,9 +150,13 @@ def _work(
     out: Path,
     told: Queue[_Message],
 ) -> None:
+    signal.signal(signal.SIGTERM, _interrupt)
     torch.set_num_threads(1)
+    parent = os.getppid()
 
     def tell(stage: int, tick: Tick) -> None:
+        if os.getppid() != parent:
+            raise KeyboardInterrupt  # nobody listens any more, and the next run will want this folder
         told.put(_Message(name, stage, tick))
 
     try:
@@ -155,7 +165,25 @@ def _work(
     except (LlavarError, OSError) as error:
         told.put(_Message(name, error=error))
     except KeyboardInterrupt:
-        pass  # the loop has saved; whoever interrupted tells the user
+        told.cancel_join_thread()  # the loop has saved, and there is nothing left to tell
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _start(workers: Sequence[BaseProcess]) -> None:
+    """Start processes that do not hear Ctrl-C in the terminal: who started them passes it on in order."""
+    here = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if here else None
+    try:
+        for worker in workers:
+            worker.start()
+    finally:
+        if here:
+            signal.signal(signal.SIGINT, before)
 
 
 def _gathered(
@@ -183,17 +211,6 @@ def _gathered(
         elif message.tick is not None and on_tick:
             on_tick(message.arm, message.stage, message.tick)
     return {name: finished[name] for name in workers}
-
-
-def _stop(workers: Sequence[BaseProcess]) -> None:
-    """Let what still runs save and end; after half a minute it is ended."""
-    for worker in workers:
-        if worker.is_alive() and worker.pid:
-            os.kill(worker.pid, signal.SIGINT)
-    for worker in workers:
-        worker.join(30)
-        if worker.is_alive():
-            worker.terminate()
 
 
 def encode_rows(
