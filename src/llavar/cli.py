@@ -97,7 +97,7 @@ def _add_demo(commands: _Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="of pictures, rows and training (default: %(default)s)"
     )
-    sizes = parser.add_argument_group("sizes (the defaults take a few minutes on two cores)")
+    sizes = parser.add_argument_group("sizes (the defaults take eight to nine minutes on two cores)")
     for name, text in (
         ("text-pictures", "pictures that go through OCR"),
         ("control-pictures", "pictures of the control rows"),

@@ -59,7 +59,7 @@ PLAIN = Style(random_text=0.35, max_lines=2, shapes=0.9)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoSettings:
-    """How much of everything; the defaults take a few minutes on two cores."""
+    """How much of everything; the defaults take eight to nine minutes on two cores."""
 
     text_pictures: int = 900
     control_pictures: int = 1200
