@@ -1,0 +1,59 @@
+"""``llavar inspect``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from llavar.cli.arguments import Commands, count
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "inspect",
+        help="show rows of instruction data as a model will see them, supervised tokens marked",
+        description="Show rows of instruction data (LLaVA's JSON, or JSONL) as tokens, learned ones marked.",
+    )
+    parser.add_argument("data", type=Path, metavar="DATA.json")
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="DIR", help="folder of a tokenizer (default: nano's)"
+    )
+    parser.add_argument(
+        "--conversation", default="", metavar="NAME", help="llava_v1, vicuna_v1_1, multimodal ..."
+    )
+    parser.add_argument(
+        "--image-tokens", type=count, metavar="N", help="tokens of a picture (default: 576; nano: 144)"
+    )
+    parser.add_argument(
+        "--no-start-end", action="store_true", help="no <im_start> and <im_end> around pictures"
+    )
+    parser.add_argument("--max-length", type=count, metavar="N", help="cut rows here, as training will")
+    parser.add_argument("--limit", type=count, metavar="N", help="show the first N rows only")
+    parser.add_argument(
+        "--json", action="store_true", help='a line a row: {"id", "input_ids", "labels"} or {"id", "error"}'
+    )
+    parser.set_defaults(command=_inspect)
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from llavar import chat
+    from llavar.data.inspect import inspect
+    from llavar.models.tokenizer import load_tokenizer, nano_tokenizer
+
+    v0 = arguments.conversation in ("multimodal", "v0_train")
+    start_end = not arguments.no_start_end
+    own = arguments.tokenizer is None
+    tokenizer = nano_tokenizer() if own else load_tokenizer(arguments.tokenizer, v0=v0, start_end=start_end)
+    inspect(
+        arguments.data,
+        tokenizer=tokenizer,
+        template=chat.get(arguments.conversation) if arguments.conversation else tokenizer.template(),
+        image_tokens=arguments.image_tokens or (144 if own else 576),
+        start_end=start_end,
+        max_length=arguments.max_length,
+        as_json=arguments.json,
+        limit=arguments.limit,
+        out=sys.stdout,
+    )
+    return 0
