@@ -55,6 +55,13 @@ def test_other_formats_are_written_character_by_character():
     assert v0.endswith("to the human's questions.\n\n### Human: Q\n### Assistant: A\n### ")
 
 
+def test_rows_are_trained_with_the_text_that_is_asked_with_but_for_v0():
+    assert chat.for_training(chat.get("multimodal")) == chat.get("v0_train")
+    for template in chat.templates():
+        if template.name != "multimodal":
+            assert chat.for_training(template) == template
+
+
 def test_v0_training_learns_the_signal_and_the_label_too():
     spans = chat.render(Conversation.of("Q", "A"), chat.get("v0_train"))
     assert [span.text for span in spans if span.learn] == ["###", "### Assistant: A\n", "### "]
@@ -270,7 +277,7 @@ def test_two_assistant_turns_still_render():
 
 def test_importing_it_imports_neither_torch_nor_jinja():
     code = "import sys, llavar.chat; print(sorted({'torch', 'transformers', 'jinja2'} & set(sys.modules)))"
-    environment = {**os.environ, "PYTHONPATH": str(Path(chat.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(chat.__file__).parents[2])}
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )

@@ -191,7 +191,7 @@ def test_an_empty_answer_teaches_to_stop():
 
 
 def test_importing_it_imports_no_torch():
-    environment = {**os.environ, "PYTHONPATH": str(Path(chat.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(chat.__file__).parents[2])}
     code = "import sys, llavar.data.encode; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from llavar import chat
+from llavar.cli import main
 from llavar.data.encode import encode
 from llavar.data.source import Reason, RowError, parse_row
 from llavar.models.tokenizer import TextTokenizer, load_tokenizer
@@ -33,17 +35,20 @@ def tokenizer_of(folder: Path, v0: bool, start_end: bool) -> TextTokenizer:
     return load_tokenizer(folder, v0=v0, start_end=start_end)
 
 
-def encoded(case: dict[str, Any], parity: Path) -> Encoded:
+def row_of(case: dict[str, Any]) -> dict[str, Any]:
     turns: list[dict[str, str]] = case["conversations"]
     if case["id"].endswith("#sep_image_conv_front") and "<image>" in turns[0]["value"]:
         # An option of the original that rewrites the first question before anything else.
         question = turns[0]["value"].replace("<image>", "").strip()
         turns = [{"from": "human", "value": f"<image> USER: {question}"}, *turns[1:]]
     tags = sum(turn["value"].count("<image>") for turn in turns)
-    row = {"id": case["id"], "conversations": turns, **({"image": ["x.jpg"] * tags} if tags else {})}
+    return {"id": case["id"], "conversations": turns, **({"image": ["x.jpg"] * tags} if tags else {})}
+
+
+def encoded(case: dict[str, Any], parity: Path) -> Encoded:
     v0, start_end = case["version"] == "v0", case["mm_use_im_start_end"]
     return encode(
-        parse_row(row),
+        parse_row(row_of(case)),
         tokenizer_of(parity / "tokenizers" / case["tokenizer"], v0, start_end),
         chat.get("v0_train" if v0 else "llava_v1"),
         image_tokens=case["image_token_len"],
@@ -102,3 +107,34 @@ def test_every_recorded_input_is_encoded_or_refused_for_its_reason(parity: Path)
         assert learned, case["id"]
     assert refused == UNUSABLE
     assert len(inputs) == 97
+
+
+def _kind(case: dict[str, Any]) -> tuple[Any, ...]:
+    names = ("tokenizer", "version", "mm_use_im_start_end", "image_token_len", "model_max_length")
+    return tuple(case[name] for name in names)
+
+
+def test_the_command_prints_what_was_recorded(
+    parity: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    recorded = sorted(cases(parity, "tokenization.json"), key=_kind)
+    compared = 0
+    for (tokenizer, version, start_end, tokens, longest), group in itertools.groupby(recorded, key=_kind):
+        mine = list(group)
+        data = tmp_path / "rows.json"
+        data.write_text(json.dumps([row_of(case) for case in mine]))
+        command = ["inspect", str(data), "--tokenizer", str(parity / "tokenizers" / tokenizer), "--json"]
+        command += ["--conversation", "multimodal" if version == "v0" else "llava_v1"]
+        command += ["--image-tokens", str(tokens), "--max-length", str(longest)]
+        assert main([*command, *([] if start_end else ["--no-start-end"])]) == 0
+        for case, line in zip(mine, capsys.readouterr().out.splitlines(), strict=True):
+            shown, expected = json.loads(line), case["expected"]
+            assert shown["id"] == case["id"]
+            if case["id"] in UNUSABLE:
+                assert "error" in shown
+            elif case["id"] not in DEFECTIVE and not expected.get("all_masked", True):
+                first = 1 if "llama_in_name" in case["id"] else 0
+                assert shown["input_ids"][first:] == expected["input_ids"][first:], case["id"]
+                assert shown["labels"] == expected["labels"], case["id"]
+                compared += 1
+    assert compared == 40

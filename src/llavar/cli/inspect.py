@@ -45,10 +45,11 @@ def _inspect(arguments: argparse.Namespace) -> int:
     start_end = not arguments.no_start_end
     own = arguments.tokenizer is None
     tokenizer = nano_tokenizer() if own else load_tokenizer(arguments.tokenizer, v0=v0, start_end=start_end)
+    asked = chat.get(arguments.conversation) if arguments.conversation else tokenizer.template()
     inspect(
         arguments.data,
         tokenizer=tokenizer,
-        template=chat.get(arguments.conversation) if arguments.conversation else tokenizer.template(),
+        template=chat.for_training(asked),
         image_tokens=arguments.image_tokens or (144 if own else 576),
         start_end=start_end,
         max_length=arguments.max_length,
