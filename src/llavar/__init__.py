@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llavar.errors import LlavarError
+from llavar.version import __version__
 
 if TYPE_CHECKING:
     from llavar.study.reader import Reader
 
-__version__ = "0.1.0"
 __all__ = ["LlavarError", "Reader", "__version__", "load"]
 
 

@@ -26,8 +26,16 @@ class FetchError(LlavarError, OSError):
     """A URL cannot be fetched, or must not be."""
 
 
+class BudgetError(LlavarError, RuntimeError):
+    """What may be asked of a server is used up."""
+
+
 class ModelError(LlavarError, ValueError):
     """A checkpoint or tokenizer cannot be used."""
+
+
+class StorageError(LlavarError, OSError):
+    """Something cannot be written: the disk is full, or takes nothing."""
 
 
 class MissingExtraError(LlavarError, ImportError):

@@ -95,6 +95,24 @@ class Limits:
 _LIMITS = Limits()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Norm:
+    """Mean and deviation of each channel, of values from 0 to 1, that a tower was trained with: CLIP's."""
+
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+
+    @property
+    def colour(self) -> tuple[int, int, int]:
+        """The mean as whole 8-bit numbers, with which ``pad`` fills; CLIP's is :data:`PAD_COLOUR`."""
+        red, green, blue = (int(value * 255) for value in self.mean)
+        return red, green, blue
+
+
+CLIP = Norm()
+SIGLIP = Norm(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
 class Transform(StrEnum):
     """How a picture of any shape becomes a square one."""
 
@@ -342,15 +360,17 @@ def pixels(
     *,
     transform: str | Transform,
     size: int,
+    norm: Norm = CLIP,
     limits: Limits = _LIMITS,
     exif: bool = True,
 ) -> NDArray[np.float32]:
-    """What the vision tower takes: float32 of shape (3, size, size), normalised by the CLIP constants.
+    """What the vision tower takes: float32 of shape (3, size, size), normalised by the tower's constants.
 
     Bit-identical to the original (``pad`` of train.py, ``fit`` = ``resize_image`` of mme_eval.py, ``crop`` =
     CLIPImageProcessor). ``limits`` and ``exif`` apply if a file is opened, see :func:`open_image`.
     """
-    return normalize(view(image, transform=transform, size=size, limits=limits, exif=exif))
+    seen = view(image, transform=transform, size=size, norm=norm, limits=limits, exif=exif)
+    return normalize(seen, norm)
 
 
 def view(
@@ -358,6 +378,7 @@ def view(
     *,
     transform: str | Transform,
     size: int,
+    norm: Norm = CLIP,
     limits: Limits = _LIMITS,
     exif: bool = True,
 ) -> Image.Image:
@@ -367,15 +388,15 @@ def view(
         raise ConfigError(f"The image size is {size}; give the tower's, 1 to {_MOST_SIZE} pixels.")
     rgb = to_rgb(image) if isinstance(image, Image.Image) else open_image(image, limits=limits, exif=exif)
     if chosen is Transform.PAD:
-        return _pad(rgb, size)
+        return _pad(rgb, size, norm.colour)
     elif chosen is Transform.FIT:
         return _fit(rgb, size)
     return _crop(rgb, size)
 
 
-def normalize(picture: Image.Image) -> NDArray[np.float32]:
-    """RGB of (width, height) as float32 of shape (3, height, width), by the CLIP mean and deviation."""
-    table, values = _table(), np.asarray(picture)
+def normalize(picture: Image.Image, norm: Norm = CLIP) -> NDArray[np.float32]:
+    """RGB of (width, height) as float32 of shape (3, height, width), by the tower's mean and deviation."""
+    table, values = _table(norm), np.asarray(picture)
     return np.stack([table[channel][values[..., channel]] for channel in range(3)])
 
 
@@ -407,7 +428,7 @@ def _transform(name: str) -> Transform:
         ) from error
 
 
-def _pad(image: Image.Image, size: int) -> Image.Image:
+def _pad(image: Image.Image, size: int, colour: tuple[int, int, int]) -> Image.Image:
     """``expand2square`` of the original, then CLIP's resize, without the large square in memory.
 
     Pillow resamples rows first and columns then, with 8 bits in between; doing the rows strip by strip gives
@@ -421,7 +442,7 @@ def _pad(image: Image.Image, size: int) -> Image.Image:
     left, top = (side - image.width) // 2, (side - image.height) // 2
     narrow = Image.new("RGB", (size, side))
     for y in range(0, side, _STRIP):
-        strip = Image.new("RGB", (side, min(_STRIP, side - y)), PAD_COLOUR)
+        strip = Image.new("RGB", (side, min(_STRIP, side - y)), colour)
         strip.paste(image, (left, top - y))
         narrow.paste(strip.resize((size, strip.height), Image.Resampling.BICUBIC), (0, y))
     return narrow.resize((size, size), Image.Resampling.BICUBIC)
@@ -462,14 +483,14 @@ def _scaled(size: tuple[int, int], factor: float) -> tuple[int, int]:
 
 
 @cache
-def _table() -> NDArray[np.float32]:
+def _table(norm: Norm) -> NDArray[np.float32]:
     """The normalised value of each 8-bit one, shape (3, 256), in the original's order of roundings.
 
     Times 1/255 in float64, rounded to float32; then minus mean and divided by deviation, both in float32
     (transformers.image_transforms: rescale, normalize).
     """
     scaled = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
-    mean = np.array(CLIP_MEAN, dtype=np.float32)[:, None]
-    table = (scaled[None] - mean) / np.array(CLIP_STD, dtype=np.float32)[:, None]
+    mean = np.array(norm.mean, dtype=np.float32)[:, None]
+    table = (scaled[None] - mean) / np.array(norm.std, dtype=np.float32)[:, None]
     table.setflags(write=False)
     return table

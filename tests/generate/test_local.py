@@ -15,10 +15,11 @@ from tokenizers import AddedToken, Tokenizer, models
 
 from llavar import chat, images
 from llavar.errors import DataError, ImageError, ModelError, NotFoundError
-from llavar.generate.base import Request
-from llavar.generate.local import LocalGenerator, setup_of
+from llavar.generate.base import Decoding, Request
+from llavar.generate.local import LocalGenerator, digest_of, setup_of
 from llavar.images import Transform
 from llavar.models import _hf as hf
+from llavar.models import steps
 from llavar.models.shape import FeatureSelect, LlavaShape, TextShape, VisionShape
 from llavar.models.tokenizer import TextTokenizer, load_tokenizer, nano_tokenizer
 
@@ -215,6 +216,170 @@ def test_parameters_are_counted(generator: LocalGenerator, folder: Path):
     assert generator.parameters == sum(p.numel() for p in hf.load_llava(folder).parameters())
 
 
+# --- one picture, many questions ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures each run of the tower saw."""
+    runs: list[int] = []
+    features = steps.features
+
+    def counted(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+        runs.append(len(pixels))
+        return features(model, pixels)
+
+    monkeypatch.setattr(steps, "features", counted)
+    return runs
+
+
+def test_a_picture_is_encoded_once_for_all_its_questions(
+    folder: Path, pictures: list[Image.Image], tmp_path: Path, encoded: list[int]
+):
+    for index, picture in enumerate(pictures):
+        picture.save(tmp_path / f"{index}.png")
+    asked = [
+        Request(image=tmp_path / f"{index}.png", question=question, max_new_tokens=8)
+        for index in (0, 1, 2, 0)
+        for question in (*QUESTIONS, "Who?")
+    ]
+    generator = LocalGenerator.load(folder)
+    said = [text for start in range(0, 16, 5) for text in generator.answer(asked[start : start + 5])]
+    assert encoded == [2, 1]
+    fresh = LocalGenerator.load(folder)
+    alone: list[str] = []
+    for request in asked:
+        fresh.forget()
+        alone += fresh.answer([request])
+    assert said == alone
+    assert len(encoded) == 2 + 16
+
+
+def test_features_of_few_pictures_are_kept(folder: Path, pictures: list[Image.Image], encoded: list[int]):
+    loaded = LocalGenerator.load(folder)
+    small = LocalGenerator(loaded._model, loaded._tokenizer, loaded.setup, name="small", remember=1)
+    whole = small.answer(requests(pictures))
+    assert small.answer(requests(pictures)[2:]) == whole[2:]
+    assert small.answer(requests(pictures)[:1]) == whole[:1]
+    assert encoded == [3, 1]
+
+
+def test_a_picture_that_changes_is_encoded_anew(
+    generator: LocalGenerator, pictures: list[Image.Image], tmp_path: Path
+):
+    said: list[str] = []
+    for picture in pictures[:2]:
+        picture.save(tmp_path / "same.png")
+        said += generator.answer([Request(image=tmp_path / "same.png", question="Why?", max_new_tokens=16)])
+    assert said == [
+        generator.answer([Request(image=picture, question="Why?", max_new_tokens=16)])[0]
+        for picture in pictures[:2]
+    ]
+    assert said[0] != said[1]
+
+
+# --- sampling -------------------------------------------------------------------------------------------
+
+
+def drawn(asked: list[Request], temperature: float = 1.0, **values: float) -> list[Request]:
+    decoding = Decoding(temperature=temperature, **values)
+    return [replace(request, decoding=decoding) for request in asked]
+
+
+@pytest.mark.parametrize("lean", [True, False])
+def test_drawn_answers_do_not_depend_on_the_batch(
+    folder: Path, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch, lean: bool
+):
+    if not lean:
+        monkeypatch.setattr(hf, "is_covered", lambda _: False)
+    generator = LocalGenerator.load(folder)
+    asked = drawn([*requests(pictures), Request(image=None, question="Who are you?", max_new_tokens=12)])
+    together = generator.answer(asked)
+    assert together == [generator.answer([request])[0] for request in asked]
+    assert together[::-1] == generator.answer(asked[::-1])
+    greedy = generator.answer(requests(pictures))
+    assert together[:3] != greedy
+    mixed = generator.answer([requests(pictures)[0], *asked[1:]])
+    assert mixed == [greedy[0], *together[1:]]
+
+
+def test_a_seed_repeats_and_another_one_does_not(generator: LocalGenerator, pictures: list[Image.Image]):
+    one = generator.answer(drawn(requests(pictures), seed=1))
+    assert one == generator.answer(drawn(requests(pictures), seed=1))
+    assert one != generator.answer(drawn(requests(pictures), seed=2))
+
+
+def test_hardly_any_probability_is_greedy(generator: LocalGenerator, pictures: list[Image.Image]):
+    greedy = generator.answer(requests(pictures))
+    assert generator.answer(drawn(requests(pictures), temperature=2.0, top_p=1e-9)) == greedy
+    assert generator.answer(drawn(requests(pictures), temperature=1e-5)) == greedy
+
+
+# --- how a model is asked -------------------------------------------------------------------------------
+
+
+def test_the_picture_can_come_first(
+    generator: LocalGenerator, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+):
+    shown: list[str] = []
+    encode = TextTokenizer.encode
+    monkeypatch.setattr(TextTokenizer, "encode", lambda self, text: shown.append(text) or encode(self, text))
+    for first in (True, False):
+        generator.answer([Request(image=pictures[0], question="Why?", max_new_tokens=1, image_first=first)])
+    tag = f"<im_start>{'<im_patch>' * 9}<im_end>"
+    assert f"USER: {tag}\nWhy? ASSISTANT:" in shown[0]
+    assert f"USER: Why?\n{tag} ASSISTANT:" in shown[1]
+
+
+def test_another_transform_shares_the_model(folder: Path, pictures: list[Image.Image]):
+    generator = LocalGenerator.load(folder)
+    other = generator.with_transform(Transform.CROP)
+    assert (generator.about["transform"], other.about["transform"]) == ("pad", "crop")
+    assert {**other.about, "transform": "pad"} == generator.about
+    asked = requests(pictures, most=16)
+    assert other.answer(asked) != generator.answer(asked)
+    assert LocalGenerator.load(folder, transform=Transform.CROP).answer(asked) == other.answer(asked)
+
+
+def test_what_a_generator_says_about_itself(folder: Path):
+    about = LocalGenerator.load(folder, dtype=torch.bfloat16).about
+    assert about["conversation"] == "llava_v1"
+    assert about["dtype"] == "bfloat16"
+    assert about["weights"] == digest_of(folder)
+
+
+def test_the_digest_is_of_the_files(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    copy = edited(folder, tmp_path / "copy")
+    (copy / "config.json").write_bytes((folder / "config.json").read_bytes())
+    assert digest_of(copy) == digest_of(folder)
+    changed = edited(folder, tmp_path / "changed", vision_feature_layer=-2)
+    assert digest_of(changed) != digest_of(folder)
+    monkeypatch.setattr("llavar.generate.local._WHOLE", 4096)  # as if the weights were large
+    weights = copy / "model.safetensors"
+    before = digest_of(copy)
+    content = bytearray(weights.read_bytes())
+    content[3000] ^= 1
+    weights.write_bytes(content)
+    assert digest_of(copy) != before
+
+
+def test_a_conversation_may_end_answers_with_text(
+    folder: Path, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+):
+    """``###`` of v0 is no token of its own: an answer ends there as soon as it has come."""
+    generator = LocalGenerator.load(folder, template="multimodal")
+    decode, lengths = TextTokenizer.decode, list[int]()
+
+    def told(self: TextTokenizer, ids: list[int], **options: Any) -> str:
+        lengths.append(len(ids))
+        return decode(self, ids, **options) if len(ids) < 3 else "Yes ### Human: more"
+
+    monkeypatch.setattr(TextTokenizer, "decode", told)
+    asked = Request(image=pictures[1], question="Who are you, really?", max_new_tokens=40)
+    assert generator.answer([asked]) == ["Yes"]
+    assert max(lengths) == 3
+
+
 # --- refusals -------------------------------------------------------------------------------------------
 
 
@@ -251,6 +416,17 @@ def test_a_picture_that_is_not_there(generator: LocalGenerator, tmp_path: Path):
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(ImageError, match="is no picture of a supported kind"):
         generator.answer([Request(image=tmp_path / "text.png", question="What?")])
+
+
+def test_a_batch_that_memory_does_not_hold(
+    generator: LocalGenerator, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(steps, "begin", full)
+    with pytest.raises(ModelError, match="not enough memory for 3 questions .* smaller batch size"):
+        generator.answer(requests(pictures))
 
 
 @pytest.mark.parametrize(

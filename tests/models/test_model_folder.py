@@ -192,6 +192,13 @@ def _interrupted_write(model: Path) -> None:
         raise KeyboardInterrupt
 
 
+def test_replacing_by_a_path_through_itself(model: Path):
+    with folders.replacing(model / ".." / model.name) as aside:
+        (aside / "config.json").write_text('{"a": 1}')
+    assert (model / "config.json").read_text() == '{"a": 1}'
+    assert [path.name for path in model.parent.iterdir() if path.name.startswith(".")] == []
+
+
 def test_replacing_keeps_what_was_not_written(model: Path):
     (model / "README.md").write_text("card")
     (model / folders.INDEX).write_text("{}")

@@ -233,3 +233,21 @@ def test_added_tokens_beside_the_model_are_obeyed_and_checked(shared_data: Path,
     added.write_text(json.dumps({"<im_patch>": 32000}))
     with pytest.raises(ModelError, match="gives '<im_patch>' the id 32000, which follows"):
         load_tokenizer(tmp_path)
+
+
+def test_an_answer_cut_within_a_character_keeps_the_rest(tmp_path: Path, tiny_sentencepiece: bytes):
+    (tmp_path / "tokenizer.model").write_bytes(tiny_sentencepiece)
+    tokenizer = load_tokenizer(tmp_path)
+    text = "sign \u51fa\u53e3 \u6587\u5b57"  # no character of which the vocabulary has
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.decode(ids[:-1]) == text[:-1] + "\ufffd"
+    assert tokenizer.decode([*ids[:-1], tokenizer.token_id("</s>")]) == text[:-1] + "\ufffd"
+    assert tokenizer.decode([tokenizer.token_id("<0xFF>"), tokenizer.token_id("<0x41>")]) == "\ufffdA"
+
+
+def test_replacement_characters_that_are_meant_are_kept(tmp_path: Path, tiny_sentencepiece: bytes):
+    (tmp_path / "tokenizer.model").write_bytes(tiny_sentencepiece)
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.decode(tokenizer.encode("a \ufffd b")) == "a \ufffd b"
+    assert tokenizer.decode(tokenizer.encode("a \ufffd b"), skip_special=False).endswith("a \ufffd b")

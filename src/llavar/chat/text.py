@@ -65,16 +65,16 @@ def _turn_spans(turn: Turn, template: Template) -> tuple[Span, ...]:
     return (Span(text=text[:cut]), Span(text=text[cut:], learn=True))
 
 
-def jinja_source(template: Template) -> str:
+def jinja_source(template: Template, *, start_end: bool = True) -> str:
     """A chat template for stock engines that writes what :func:`prompt` and :func:`render` write.
 
     It starts with ``{{ bos_token }}`` because vLLM adds none to a chat, and takes contents as text or as
-    OpenAI's list of parts, where a picture becomes one ``<im_patch>`` between start and end, on a line of
-    its own; the processor repeats the patch.
+    OpenAI's list of parts, where a picture becomes one ``<im_patch>``, with ``start_end`` between
+    ``<im_start>`` and ``<im_end>``, on a line of its own; the processor repeats the patch.
     """
     if template.style is Style.OWN:
         return template.jinja
-    picture = IMAGE_START + IMAGE_PATCH + IMAGE_END
+    picture = IMAGE_START + IMAGE_PATCH + IMAGE_END if start_end else IMAGE_PATCH
     opening = "".join(_turn_text(turn, template) for turn in Conversation.of(*template.opening).turns)
     user, assistant = template.label(Role.USER), template.label(Role.ASSISTANT)
     ends = _quote(template.user_end), _quote(template.answer_end)

@@ -13,13 +13,13 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from llavar import __version__
-from llavar.cli import ask, demo, inspect, nano
+from llavar.cli import ask, convert, demo, doctor, inspect, nano
 from llavar.errors import LlavarError
+from llavar.version import __version__
 
 _INTERRUPTED = 130
 _FAILED = 2
-_COMMANDS = (demo, ask, inspect, nano)
+_COMMANDS = (demo, ask, inspect, convert, nano, doctor)
 """In the order in which ``--help`` lists them."""
 
 

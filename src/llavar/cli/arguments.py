@@ -11,6 +11,13 @@ else:
     Commands = object  # the class takes no type arguments when it runs
 
 
+def whole(text: str) -> int:
+    """A whole number of at least 0, for argparse."""
+    if not text.isascii() or not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
 def count(text: str) -> int:
     """A whole number of at least 1, for argparse."""
     if not text.isascii() or not text.isdecimal() or int(text) < 1:

@@ -28,9 +28,15 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--conversation", default="", metavar="NAME", help="another conversation than the model's own"
     )
+    parser.add_argument(
+        "--quantize",
+        choices=("int8", "nf4"),
+        default="",
+        help="keep the decoder's weights in 8 or 4 bits, for less memory (default: as they are stored)",
+    )
     parser.add_argument("--max-new-tokens", type=count, default=128, metavar="N")
     parser.add_argument(
-        "--json", action="store_true", help="print an object with the answer, model and seconds"
+        "--json", action="store_true", help="print an object with the answer, model, seconds and quantization"
     )
     parser.set_defaults(command=_ask)
 
@@ -41,7 +47,7 @@ def _ask(arguments: argparse.Namespace) -> int:
     from llavar.study.reader import Reader, open_any
 
     picture = open_any(arguments.image)  # first, since a model may be a long download
-    reader = Reader.load(arguments.model, template=arguments.conversation)
+    reader = Reader.load(arguments.model, template=arguments.conversation, quantize=arguments.quantize)
     if reader.parameters < _SMALL:
         torch.set_num_threads(1)
     said = reader.answer(picture, arguments.question, max_new_tokens=arguments.max_new_tokens)
@@ -52,6 +58,7 @@ def _ask(arguments: argparse.Namespace) -> int:
             "answer": said.text,
             "model": said.model,
             "seconds": round(said.seconds, 3),
+            "quantization": arguments.quantize or None,
         }
         print(json.dumps(document, ensure_ascii=False))
     else:

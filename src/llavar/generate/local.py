@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -13,12 +15,29 @@ from torch import Tensor
 
 from llavar import chat, images
 from llavar.errors import DataError, ModelError
-from llavar.generate.base import Request
-from llavar.images import Transform
+from llavar.generate.base import Request, fingerprint
+from llavar.generate.decode import decode
+from llavar.images import CLIP, Norm, Transform
 from llavar.models import folder as folders
-from llavar.models._hf import load_llava, read_transform
+from llavar.models import quantize as quantization
+from llavar.models import steps
+from llavar.models._hf import load_llava
+from llavar.models.processor import has_class_token, read_norm, read_transform
+from llavar.models.quantize import Quantization
 from llavar.models.tokenizer import TextTokenizer, load_tokenizer
 from llavar.records import IMAGE_TAG
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_REMEMBER = 64
+"""Pictures whose features are kept: 576 tokens of a 13B model in 16 bits are 6 MB each."""
+
+_STOP_TOKENS = 16
+"""A stop string is looked for in as many last tokens."""
+
+_WHOLE = 64 * 2**20
+_STRIDE, _SAMPLE = 2**20, 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +45,8 @@ class Setup:
     """How a checkpoint wants to be asked.
 
     ``image_tokens`` and ``size`` (pixels) are those of its tower; ``patch`` is the placeholder that stands
-    for each image token; prompt and answer have at most ``max_positions`` tokens together.
+    for each image token; ``norm`` is how it takes pixel values; prompt and answer have at most
+    ``max_positions`` tokens together.
     """
 
     template: chat.Template
@@ -36,46 +56,108 @@ class Setup:
     patch: str
     start_end: bool
     max_positions: int
+    norm: Norm = CLIP
 
 
 class LocalGenerator:
-    """Greedy answers of one model in memory.
+    """Answers of one model in memory, greedy or drawn as each request asks.
 
-    The picture comes after the question, as the original evaluates. Prompts of a batch are padded on the
-    left.
+    Prompts of a batch are padded on the left. A picture goes through the tower and the projector once for all
+    questions that come soon after one another: the features of the last ``remember`` pictures are kept.
     """
 
-    def __init__(self, model: Any, tokenizer: TextTokenizer, setup: Setup, *, name: str) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: TextTokenizer,
+        setup: Setup,
+        *,
+        name: str,
+        folder: Path | None = None,
+        remember: int = _REMEMBER,
+    ) -> None:
         self._model, self._tokenizer, self.setup, self._name = model, tokenizer, setup, name
+        self._folder, self._digest = folder, ""
+        self._features: OrderedDict[str, Tensor] = OrderedDict()
+        self._remember = remember
+        self._stops = _own_stops(tokenizer, setup.template)
 
     @classmethod
     def load(
-        cls, model: str | Path, *, dtype: torch.dtype = torch.float32, name: str = "", template: str = ""
+        cls,
+        model: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        name: str = "",
+        template: str = "",
+        transform: Transform | None = None,
+        quantize: Quantization | None = None,
     ) -> LocalGenerator:
         """From a model folder or a hub id.
 
         Args:
             template: name of a conversation; by default that of the tokenizer's own chat template.
+            transform: how pictures are made square; by default as the checkpoint records.
+            quantize: keep the decoder's weights in 8 or 4 bits; ``dtype`` is what is computed in.
 
         Raises:
             NotFoundError, FetchError, ModelError: the checkpoint is not there or cannot be used.
         """
         folder = folders.resolve(model)
-        loaded = load_llava(folder, dtype=dtype, lean=True)
+        if quantize is None:
+            loaded = load_llava(folder, dtype=dtype, lean=True)
+        else:
+            loaded = quantization.load(folder, quantize, dtype=dtype)
         tokenizer = load_tokenizer(folder)
         setup = setup_of(folder, tokenizer, template)
         if torch.cuda.is_available():
             loaded = loaded.cuda()
-        return cls(loaded, tokenizer, setup, name=name or str(model))
+        made = cls(loaded, tokenizer, setup, name=name or str(model), folder=folder)
+        return made if transform is None else made.with_transform(transform)
+
+    def with_transform(self, transform: Transform) -> LocalGenerator:
+        """The same model in memory, which makes pictures square in another way."""
+        setup = replace(self.setup, transform=transform)
+        other = LocalGenerator(
+            self._model,
+            self._tokenizer,
+            setup,
+            name=self._name,
+            folder=self._folder,
+            remember=self._remember,
+        )
+        other._digest = self._digest
+        return other
 
     @property
     def name(self) -> str:
         return self._name
 
     @property
+    def about(self) -> Mapping[str, str]:
+        """What else decides an answer: conversation, image transform, number format, digest of the files.
+
+        A quantized model says so as well; one that is not says nothing of it.
+        """
+        if not self._digest and self._folder is not None:
+            self._digest = digest_of(self._folder)
+        kind = quantization.kind_of(self._model)
+        return {
+            "weights": self._digest,
+            "conversation": self.setup.template.name,
+            "transform": self.setup.transform.value,
+            "dtype": str(self._model.dtype).removeprefix("torch."),
+            **({} if kind is None else {"quantization": kind.value}),
+        }
+
+    @property
     def parameters(self) -> int:
         """How many numbers the model has."""
-        return sum(parameter.numel() for parameter in self._model.parameters())
+        return quantization.parameters_of(self._model)
+
+    def forget(self) -> None:
+        """Drop the features of earlier pictures: the next question about one encodes it anew."""
+        self._features.clear()
 
     def answer(self, requests: Sequence[Request]) -> list[str]:
         """One answer for each request.
@@ -83,37 +165,76 @@ class LocalGenerator:
         Raises:
             ImageError, NotFoundError: a picture cannot be used.
             DataError: a question holds the image placeholder itself, or is longer than the model takes.
+            ModelError: the memory of the device does not hold the batch.
         """
         if not requests:
             return []
         prompts = [self._prompt(request) for request in requests]
+        try:
+            made = self._decode(requests, prompts)
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"the device has not enough memory for {len(requests)} questions at a time; "
+                "give a smaller batch size"
+            ) from error
+        return [self._text(ids) for ids in made]
+
+    def room(self, request: Request) -> int:
+        """How many tokens the model takes after the prompt of ``request``; 0 or less where it is too long.
+
+        Raises:
+            DataError: the question holds the image placeholder itself.
+        """
+        return self.setup.max_positions - len(self._prompt(request, whole=False))
+
+    @torch.inference_mode()
+    def _decode(self, requests: Sequence[Request], prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         ids, mask = _left_padded(prompts, self._pad)
-        pictures = [self._pixels(request.image) for request in requests if request.image is not None]
-        device = next(self._model.parameters()).device
-        pixels = torch.as_tensor(np.stack(pictures)).to(device) if pictures else None
-        made = self._model.generate(
-            input_ids=ids.to(device),
-            pixel_values=pixels,
-            attention_mask=mask.to(device),
-            max_new_tokens=max(request.max_new_tokens for request in requests),
-            eos_token_id=self._tokenizer.eos_id,
-            pad_token_id=self._pad,
-            do_sample=False,
+        seen = self._seen([request.image for request in requests if request.image is not None])
+        device = self._model.device
+        running = steps.begin(self._model, ids.to(device), mask.to(device), seen)
+        return decode(
+            running,
+            requests,
+            end=self._tokenizer.eos_id,
+            stopped=self._stopped if self._stops else None,
         )
-        answers = made[:, ids.shape[1] :].tolist()
-        limits = (request.max_new_tokens for request in requests)
-        return [self._text(new[:limit]) for new, limit in zip(answers, limits, strict=True)]
+
+    def _seen(self, pictures: Sequence[str | Path | Image]) -> Tensor | None:
+        """Features (N, image tokens, text width) of N pictures; those that are new are encoded together."""
+        if not pictures:
+            return None
+        names = [fingerprint(picture) for picture in pictures]
+        new = {
+            name: picture for name, picture in zip(names, pictures, strict=True) if name not in self._features
+        }
+        if new:
+            pixels = torch.as_tensor(np.stack([self._pixels(picture) for picture in new.values()]))
+            found = steps.features(self._model, pixels.to(self._model.device))
+            self._features.update(zip(new, found, strict=True))
+        for name in names:
+            self._features.move_to_end(name)
+        seen = torch.stack([self._features[name] for name in names])
+        while len(self._features) > self._remember:
+            self._features.popitem(last=False)
+        return seen
+
+    def _stopped(self, made: Sequence[int]) -> bool:
+        """Whether a stop string that is no token of its own (``###``) has come."""
+        tail = self._tokenizer.decode(made[-_STOP_TOKENS:])
+        return any(stop in tail for stop in self._stops)
 
     @property
     def _pad(self) -> int:
         pad = self._tokenizer.pad_id
         return pad if pad is not None else (self._tokenizer.eos_id or 0)
 
-    def _prompt(self, request: Request) -> list[int]:
+    def _prompt(self, request: Request, *, whole: bool = True) -> list[int]:
+        """The prompt's ids; refused if it and the answer exceed what the model takes, where ``whole``."""
         s, asked = self.setup, request.question
         wanted = 0 if request.image is None else s.image_tokens
         if wanted:
-            asked = chat.with_image(asked, first=False)
+            asked = chat.with_image(asked, first=request.image_first)
         text = chat.expand_images(chat.prompt(asked, s.template), s.image_tokens, s.start_end, patch=s.patch)
         if not text.isprintable() and text != text.encode("utf-8", "replace").decode():
             raise DataError("the question holds broken characters (lone surrogates); write it in UTF-8")
@@ -122,7 +243,7 @@ class LocalGenerator:
             raise DataError(
                 f"the question holds {IMAGE_TAG} or {s.patch}, which stand for pictures; leave them out"
             )
-        if len(ids) + request.max_new_tokens > s.max_positions:
+        if whole and len(ids) + request.max_new_tokens > s.max_positions:
             raise DataError(
                 f"the question with its picture has {len(ids)} tokens, and with {request.max_new_tokens} for "
                 f"the answer they exceed the {s.max_positions} that the model takes; shorten either"
@@ -130,7 +251,9 @@ class LocalGenerator:
         return ids
 
     def _pixels(self, image: Any) -> np.ndarray:
-        return images.pixels(image, transform=self.setup.transform, size=self.setup.size)
+        return images.pixels(
+            image, transform=self.setup.transform, size=self.setup.size, norm=self.setup.norm
+        )
 
     def _text(self, ids: Sequence[int]) -> str:
         return chat.clean_answer(self._tokenizer.decode(ids), self.setup.template)
@@ -152,7 +275,7 @@ def setup_of(folder: Path, tokenizer: TextTokenizer, template: str = "") -> Setu
         raise ModelError(f"the image token {token!r:.60} of {where} is not in its tokenizer")
     tokens = config.get("image_seq_length")
     full = config.get("vision_feature_select_strategy") == "full"
-    counted = (size // patch_size) ** 2 + full
+    counted = (size // patch_size) ** 2 + (full and _sees_class(config))
     if isinstance(tokens, int) and tokens != counted:
         raise ModelError(f"{where} says {tokens} image tokens, and its tower gives {counted}; repair it")
     return Setup(
@@ -163,7 +286,42 @@ def setup_of(folder: Path, tokenizer: TextTokenizer, template: str = "") -> Setu
         patch=patch,
         start_end=tokenizer.has_start_end,
         max_positions=_number(where, config, "text_config", "max_position_embeddings", 2048),
+        norm=read_norm(folder),
     )
+
+
+def _sees_class(config: Mapping[str, object]) -> bool:
+    vision = cast("Mapping[str, object]", config["vision_config"])
+    return has_class_token(str(vision.get("model_type")))
+
+
+def digest_of(folder: Path) -> str:
+    """A digest of the files of a model folder: which model gave an answer.
+
+    Files above 64 MiB go in with their size and with 4 KiB of every MiB, so that 26 GB take a second or two:
+    training, merging and converting change nearly every number, and each tensor of a large model is longer
+    than a MiB.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if not path.is_file() or path.suffix not in (".json", ".safetensors", ".jinja", ".model"):
+            continue
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            if size <= _WHOLE:
+                digest.update(file.read())
+                continue
+            for start in range(0, size, _STRIDE):
+                file.seek(start)
+                digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()[:16]
+
+
+def _own_stops(tokenizer: TextTokenizer, template: chat.Template) -> tuple[str, ...]:
+    """The stop strings of a conversation that are not the end token, which ends an answer anyhow."""
+    end = tokenizer.eos_id
+    return tuple(stop for stop in chat.stop_strings(template) if end is None or tokenizer.lookup(stop) != end)
 
 
 def _number(where: Path, config: Mapping[str, object], section: str, key: str, default: int) -> int:

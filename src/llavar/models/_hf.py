@@ -19,10 +19,13 @@ from torch import Tensor, nn
 
 from llavar.chat import IMAGE_PATCH
 from llavar.errors import ConfigError, ModelError
-from llavar.images import CLIP_MEAN, CLIP_STD, Transform
+from llavar.images import Norm, Transform
 from llavar.models import folder as folders
 from llavar.models import lean as lean_model
 from llavar.models import projector as projectors
+from llavar.models.processor import TRANSFORM_KEY as TRANSFORM_KEY
+from llavar.models.processor import has_class_token, norm_of, preprocessor_document, processor_document
+from llavar.models.processor import read_transform as read_transform
 from llavar.models.shape import (
     ORIGINAL_CLASSES,
     LlavaShape,
@@ -38,9 +41,6 @@ if TYPE_CHECKING:
 
 OLDEST = (5, 17)
 ARCHITECTURE = "LlavaForConditionalGeneration"
-TRANSFORM_KEY = "llavar_transform"
-"""Where ``preprocessor_config.json`` records how pictures were made square; stock readers skip it."""
-
 _PREFIX = "multi_modal_projector."
 _HEAD = "language_model.lm_head.weight"
 _EMBEDDING = "language_model.model.embed_tokens.weight"
@@ -104,6 +104,37 @@ def build_llava(shape: LlavaShape, *, seed: int, attention: str = "sdpa") -> nn.
         first = projectors.Linear(weight=two.weight_1.clone(), bias=two.bias_1.clone())
         set_projector(model, ProjectorLayout.IDENTITY, first)
     return model
+
+
+def skeleton(shape: LlavaShape) -> nn.Module:
+    """A stock model without numbers (meta device): names, shapes and configuration."""
+    config = llava_config(shape)
+    with torch.device("meta"):
+        return llava_class()(config)
+
+
+def skeleton_of(document: Mapping[str, object]) -> nn.Module:
+    """As :func:`skeleton`, of any ``config.json`` of a Llava.
+
+    Raises:
+        ModelError: transformers cannot make a model of it.
+    """
+    cls = llava_class()
+    from transformers.models.llava.configuration_llava import LlavaConfig
+
+    try:
+        config = LlavaConfig.from_dict(dict(document))
+        with torch.device("meta"):
+            return cls(config)
+    except Exception as error:  # a stranger's numbers can fail anywhere in the library
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"transformers cannot make a model of this configuration: {reason}") from error
+
+
+def hub_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Every tensor that a checkpoint of ``model`` holds: hub name to shape."""
+    state = model.state_dict()
+    return {key: tuple(state[name].shape) for key, name in folders.hub_names(state).items()}
 
 
 def build_tower(shape: VisionShape, *, attention: str = "sdpa") -> nn.Module:
@@ -250,7 +281,7 @@ def load_llava(
     folder = folders.resolve(model)
     document = folders.read_document(folder, "config.json")
     _check_architecture(folder, document)
-    if lean and _is_covered(document):
+    if lean and is_covered(document):
         return lean_model.load(folder, dtype=dtype)
     stock = _load_stock(folder, dtype, attention)
     if config_of(stock).projector_hidden_act == "linear" and config_of(stock).multimodal_projector_bias:
@@ -272,7 +303,8 @@ def _check_architecture(folder: Path, document: Mapping[str, object]) -> None:
         )
 
 
-def _is_covered(document: Mapping[str, object]) -> bool:
+def is_covered(document: Mapping[str, object]) -> bool:
+    """Whether :mod:`llavar.models.lean` computes what this ``config.json`` describes."""
     try:
         LlavaShape.from_config(document)
     except (ModelError, ConfigError):
@@ -312,6 +344,29 @@ def _load_stock(folder: Path, dtype: torch.dtype, attention: str) -> Any:
     return _with_generation_config(model, folder)
 
 
+def load_stock(folder: Path) -> Any:
+    """A model by transformers' own loader, as users of a stock engine get it, in float32.
+
+    Raises:
+        ModelError: transformers finds a tensor missing, or one too many.
+    """
+    model, info = llava_class().from_pretrained(
+        str(folder), dtype=torch.float32, local_files_only=True, output_loading_info=True
+    )
+    lost = sorted({*info["missing_keys"], *info["unexpected_keys"]})
+    if lost:
+        raise ModelError(f"transformers does not find {lost[0]!r} in {folder}, or does not know it")
+    return model.eval()
+
+
+def stock_tokenizer(folder: Path) -> Any:
+    """A tokenizer by transformers' own loader."""
+    require_transformers()
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+
+
 def _with_generation_config(model: Any, folder: Path) -> Any:
     from transformers import GenerationConfig
 
@@ -321,20 +376,11 @@ def _with_generation_config(model: Any, folder: Path) -> Any:
     return model
 
 
-def read_transform(folder: Path) -> Transform:
-    """How a model folder wants pictures made square: as recorded here, else as stock readers do it.
-
-    Raises:
-        ModelError: ``preprocessor_config.json`` is unusable, or names an unknown transform.
-    """
-    document = folders.read_document(folder, "preprocessor_config.json")
-    stock = Transform.PAD if document.get("do_pad") else Transform.CROP
-    value = document.get(TRANSFORM_KEY, stock.value)
-    try:
-        return Transform(value)
-    except ValueError as error:
-        known = ", ".join(Transform)
-        raise ModelError(f"{folder} wants the image transform {value!r:.60}; known are {known}") from error
+def image_tokens(model: nn.Module) -> int:
+    """Placeholder tokens that one picture takes in a stock model."""
+    config = config_of(model)
+    vision, full = config.vision_config, config.vision_feature_select_strategy == "full"
+    return (vision.image_size // vision.patch_size) ** 2 + (full and has_class_token(vision.model_type))
 
 
 # Saving.
@@ -347,6 +393,7 @@ def save_llava(
     dtype: torch.dtype | None = None,
     layout: ProjectorLayout | None = None,
     transform: Transform = Transform.PAD,
+    norm: Norm | None = None,
     image_token: str = IMAGE_PATCH,
     max_shard_bytes: int | None = None,
     state: Mapping[str, Tensor] | None = None,
@@ -354,16 +401,15 @@ def save_llava(
     """Write a stock model as a folder that every stock engine loads: weights, configuration, processor.
 
     Written aside and renamed. ``dtype`` and ``layout`` convert on the way (None: as they are);
+    ``norm`` is that of the pictures (None: as CLIP and SigLIP have it);
     ``max_shard_bytes`` bounds each file of weights; ``state`` stands in for ``model.state_dict()`` where
     that is spread over processes. The tokenizer is written by its own ``save`` afterwards.
 
     Raises:
         ModelError: the layout does not fit the projector, a tensor is larger than a file may be, the
-            tower is no CLIP, or ``folder`` is something else.
+            tower is neither CLIP nor SigLIP, or ``folder`` is something else.
     """
-    if config_of(model).vision_config.model_type != "clip_vision_model":
-        kind = config_of(model).vision_config.model_type
-        raise ModelError(f"a tower of type {kind!r} cannot be saved; its image processor is not known here")
+    norm_of(config_of(model).vision_config.model_type)
     tensors = _hub_tensors(model, state, layout)
     if dtype is not None:
         tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
@@ -371,10 +417,34 @@ def save_llava(
     kept = tensors[_EMBEDDING].dtype
     with folders.replacing(folder) as aside:
         folders.write_weights(tensors, aside, max_shard_bytes)
-        folders.write_document(aside, "config.json", _config_document(model, act, kept))
-        folders.write_document(aside, "generation_config.json", _generation_document(model))
-        folders.write_document(aside, "preprocessor_config.json", _preprocessor_document(model, transform))
-        folders.write_document(aside, "processor_config.json", _processor_document(model, image_token))
+        write_documents(
+            model, aside, act=act, dtype=kept, transform=transform, norm=norm, image_token=image_token
+        )
+
+
+def write_documents(
+    model: nn.Module,
+    folder: Path,
+    *,
+    act: str,
+    dtype: torch.dtype,
+    transform: Transform,
+    norm: Norm | None = None,
+    image_token: str = IMAGE_PATCH,
+) -> None:
+    """Write what stands beside the weights of ``model``: configuration, generation, pictures, processor.
+
+    ``act`` is the projector's activation on disk, ``dtype`` that of the weights. The parameters are not
+    looked at, so a model of :func:`skeleton` will do.
+    """
+    folders.write_document(folder, "config.json", _config_document(model, act, dtype))
+    folders.write_document(folder, "generation_config.json", _generation_document(model))
+    vision, strategy = config_of(model).vision_config, config_of(model).vision_feature_select_strategy
+    norm = norm or norm_of(vision.model_type)
+    pictures = preprocessor_document(vision.image_size, transform, norm)
+    folders.write_document(folder, "preprocessor_config.json", pictures)
+    processor = processor_document(vision.model_type, vision.patch_size, strategy, image_token)
+    folders.write_document(folder, "processor_config.json", processor)
 
 
 def _hub_tensors(
@@ -418,35 +488,3 @@ def _generation_document(model: nn.Module) -> dict[str, object]:
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
     ids = {name: getattr(text, name, None) for name in names}
     return {name: value for name, value in ids.items() if value is not None}
-
-
-def _preprocessor_document(model: nn.Module, transform: Transform) -> dict[str, object]:
-    """CLIP's processor; with padding, the stock class that pads to a square before it resizes."""
-    size = config_of(model).vision_config.image_size
-    padded = transform is Transform.PAD
-    return {
-        "image_processor_type": "LlavaImageProcessor" if padded else "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        **({"do_pad": True} if padded else {}),
-        "do_resize": True,
-        "size": {"shortest_edge": size},
-        "resample": 3,
-        "do_center_crop": True,
-        "crop_size": {"height": size, "width": size},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(CLIP_MEAN),
-        "image_std": list(CLIP_STD),
-        TRANSFORM_KEY: transform.value,
-    }
-
-
-def _processor_document(model: nn.Module, image_token: str) -> dict[str, object]:
-    return {
-        "processor_class": "LlavaProcessor",
-        "image_token": image_token,
-        "patch_size": config_of(model).vision_config.patch_size,
-        "num_additional_image_tokens": 1,
-        "vision_feature_select_strategy": config_of(model).vision_feature_select_strategy,
-    }

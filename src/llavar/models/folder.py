@@ -32,11 +32,11 @@ _DROPPED = re.compile(r"\.rotary_emb\.inv_freq$|\.embeddings\.position_ids$")
 _FLAT_TOWERS = ("embeddings.", "pre_layrnorm.", "encoder.", "post_layernorm.", "head.")
 
 
-def resolve(model: str | Path) -> Path:
+def resolve(model: str | Path, *, binaries: bool = False) -> Path:
     """The local folder of a model: the folder itself, or a hub id such as ``llava-hf/llava-1.5-7b-hf``.
 
     A folder never touches the network. Of a hub id, configuration, tokenizer and safetensors are fetched
-    into the cache of ``huggingface_hub``.
+    into the cache of ``huggingface_hub``; where it has no safetensors and ``binaries`` is set, ``.bin`` too.
 
     Raises:
         NotFoundError: neither a folder nor of the form of a hub id.
@@ -50,16 +50,19 @@ def resolve(model: str | Path) -> Path:
         raise ModelError(f"{str(model)!r} is a file; name the folder that holds config.json and the weights")
     if not isinstance(model, str) or not _HUB_ID.fullmatch(model):
         raise NotFoundError(f"there is no model folder {str(model)!r}, and it is not a hub id (owner/name)")
-    return _from_hub(model)
+    return _from_hub(model, binaries)
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, binaries: bool) -> Path:
     from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType]
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     wanted = ["*.json", "*.safetensors", "*.model", "*.jinja"]
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        folder = Path(snapshot_download(name, allow_patterns=wanted))
+        if binaries and not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name, allow_patterns=[*wanted, "*.bin"]))
+        return folder
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise FetchError(
@@ -285,6 +288,7 @@ def replacing(folder: Path) -> Generator[Path]:
         ModelError: ``folder`` exists and is no model folder.
     """
     folder = folder.absolute()
+    folder = folder.parent.resolve() / folder.name  # its path may lead through itself: OUT/../OUT
     if folder.exists() and not (folder / "config.json").is_file() and any(folder.iterdir()):
         raise ModelError(f"{folder} exists and is no model folder; name another one, or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)

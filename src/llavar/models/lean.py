@@ -82,7 +82,7 @@ class LeanLlava(nn.Module):
         Raises:
             ModelError: the ids do not hold as many image tokens as the pictures fill.
         """
-        hidden = self._decoder(self._embed(input_ids, pixel_values), _Past(mask=attention_mask))
+        hidden = self._decoder(self._embed(input_ids, pixel_values), Past(mask=attention_mask))
         return self.language_model["lm_head"](hidden)
 
     @torch.inference_mode()
@@ -109,7 +109,7 @@ class LeanLlava(nn.Module):
         if do_sample:
             raise ModelError("this model decodes greedily only; load it with lean=False to sample")
         ends = torch.as_tensor(() if eos_token_id is None else eos_token_id, device=input_ids.device)
-        past = _Past(mask=attention_mask)
+        past = Past(mask=attention_mask)
         hidden = self._decoder(self._embed(input_ids, pixel_values), past)
         running = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
         for _ in range(max_new_tokens):
@@ -122,6 +122,27 @@ class LeanLlava(nn.Module):
             hidden = self._decoder(self._embed(token[:, None], None), past)
         return input_ids
 
+    @torch.inference_mode()
+    def begin(
+        self, input_ids: Tensor, *, features: Tensor | None = None, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Past]:
+        """Logits (B, V) after prompts (B, T), and what :meth:`go_on` needs to continue them.
+
+        ``features`` (N, image tokens, text width) are those of the pictures, in the order of their prompts.
+
+        Raises:
+            ModelError: the ids do not hold as many image tokens as the pictures fill.
+        """
+        past = Past(mask=attention_mask)
+        hidden = self._decoder(self._fill(input_ids, features), past, last=True)
+        return self.language_model["lm_head"](hidden[:, -1]), past
+
+    @torch.inference_mode()
+    def go_on(self, tokens: Tensor, past: Past) -> Tensor:
+        """Logits (B, V) after one more token (B,) in each row; ``past`` grows by it."""
+        hidden = self._decoder(self._decoder.embed_tokens(tokens[:, None]), past)
+        return self.language_model["lm_head"](hidden[:, -1])
+
     def features(self, pixel_values: Tensor) -> Tensor:
         """Projected features (N, image tokens, text width) of pictures (N, 3, size, size)."""
         tower = cast("_Tower", self.vision_tower["vision_model"])
@@ -131,17 +152,20 @@ class LeanLlava(nn.Module):
         return self.multi_modal_projector(hidden)
 
     def _embed(self, input_ids: Tensor, pixel_values: Tensor | None) -> Tensor:
+        return self._fill(input_ids, None if pixel_values is None else self.features(pixel_values))
+
+    def _fill(self, input_ids: Tensor, features: Tensor | None) -> Tensor:
         embedded = self._decoder.embed_tokens(input_ids)
-        if pixel_values is None:
+        if features is None:
             return embedded
         places = input_ids == self.shape.image_token_id
-        filled = len(pixel_values) * self.shape.image_tokens
+        filled = len(features) * self.shape.image_tokens
         if int(places.sum()) != filled:
             raise ModelError(
                 f"the prompt holds {int(places.sum())} image tokens, and its pictures fill {filled}; "
                 f"put {self.shape.image_tokens} where each picture stands"
             )
-        return embedded.masked_scatter(places[..., None], self.features(pixel_values))
+        return embedded.masked_scatter(places[..., None], features)
 
 
 def load(folder: Path, *, dtype: torch.dtype = torch.float32) -> LeanLlava:
@@ -250,7 +274,7 @@ class _Projector(nn.Module):
 
 
 @dataclass(slots=True, kw_only=True)
-class _Past:
+class Past:
     """What the decoder has seen: mask (B, T) or None for no padding, and per layer keys and values."""
 
     mask: Tensor | None
@@ -266,6 +290,11 @@ class _Past:
         self.layers[layer] = key, value
         return key, value
 
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows (indices) of the batch only."""
+        self.mask = None if self.mask is None else self.mask[rows]
+        self.layers = {i: (key[rows], value[rows]) for i, (key, value) in (self.layers or {}).items()}
+
 
 class _Decoder(nn.Module):
     def __init__(self, shape: TextShape) -> None:
@@ -275,21 +304,26 @@ class _Decoder(nn.Module):
         self.layers = nn.ModuleList(_DecoderLayer(shape, index) for index in range(shape.layers))
         self.norm = _RmsNorm(shape)
 
-    def forward(self, embedded: Tensor, past: _Past) -> Tensor:
-        """Hidden states (B, new, width) of ``new`` more tokens after ``past``, which grows by them."""
+    def forward(self, embedded: Tensor, past: Past, *, last: bool = False) -> Tensor:
+        """Hidden states (B, new, width) of ``new`` more tokens after ``past``, which grows by them.
+
+        ``last`` gives those of the last token only, (B, 1, width): of the others the final layer then
+        computes no more than keys and values.
+        """
         new = embedded.shape[1]
         if past.mask is not None and past.length:
             past.mask = functional.pad(past.mask, (0, new), value=1)
         positions, allowed = _places(past, new, embedded.device)
         turn = _rotary(positions, self.shape, embedded.dtype)
         hidden = embedded
-        for layer in self.layers:
-            hidden = layer(hidden, turn, allowed, past)
+        for index, layer in enumerate(self.layers):
+            only = 1 if last and index == len(self.layers) - 1 else new
+            hidden = layer(hidden, turn, allowed, past, only)
         past.length += new
         return self.norm(hidden)
 
 
-def _places(past: _Past, new: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+def _places(past: Past, new: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
     """Positions (B or 1, new), and who may see whom (B or 1, 1, new, all) or None for everything so far."""
     total = past.length + new
     if past.mask is None:
@@ -321,9 +355,11 @@ class _DecoderLayer(nn.Module):
         self.mlp = _GatedMlp(shape)
 
     def forward(
-        self, hidden: Tensor, turn: tuple[Tensor, Tensor], allowed: Tensor | None, past: _Past
+        self, hidden: Tensor, turn: tuple[Tensor, Tensor], allowed: Tensor | None, past: Past, only: int
     ) -> Tensor:
-        hidden = hidden + self.self_attn(self.input_layernorm(hidden), turn, allowed, past)
+        """Of the last ``only`` tokens."""
+        seen = self.self_attn(self.input_layernorm(hidden), turn, allowed, past, only)
+        hidden = hidden[:, -only:] + seen
         return hidden + self.mlp(self.post_attention_layernorm(hidden))
 
 
@@ -337,11 +373,13 @@ class _DecoderAttention(nn.Module):
         self.o_proj = _Linear(shape.heads * shape.head_dim, shape.hidden, bias=False)
 
     def forward(
-        self, hidden: Tensor, turn: tuple[Tensor, Tensor], allowed: Tensor | None, past: _Past
+        self, hidden: Tensor, turn: tuple[Tensor, Tensor], allowed: Tensor | None, past: Past, only: int
     ) -> Tensor:
-        query = _turned(_split(self.q_proj(hidden), self.heads), turn)
+        asking = (turn[0][:, :, -only:], turn[1][:, :, -only:])
+        query = _turned(_split(self.q_proj(hidden[:, -only:]), self.heads), asking)
         key = _turned(_split(self.k_proj(hidden), self.kv_heads), turn)
         key, value = past.extend(self.index, key, _split(self.v_proj(hidden), self.kv_heads))
+        allowed = None if allowed is None else allowed[:, :, -only:]
         seen = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=allowed, enable_gqa=self.heads != self.kv_heads
         )

@@ -238,6 +238,22 @@ def text_document(text: TextShape) -> dict[str, object]:
     }
 
 
+def read_vision(document: Mapping[str, object]) -> VisionShape:
+    """The tower that a ``config.json`` of a CLIP vision tower, or of a whole CLIP, describes.
+
+    Raises:
+        ModelError: another architecture.
+        ConfigError: the numbers do not fit together.
+    """
+    top = _Section(document, "config.json of the vision tower")
+    return _vision_from(top.section("vision_config") if document.get("model_type") == "clip" else top)
+
+
+def read_text(document: Mapping[str, object]) -> TextShape:
+    """The decoder that a ``config.json`` of a Llama describes; raises as :func:`read_vision`."""
+    return _text_from(_Section(document, "config.json"))
+
+
 def _vision_from(section: _Section) -> VisionShape:
     """Absent numbers are CLIP's defaults, which is how published configurations are abbreviated."""
     section.expect("model_type", "clip_vision_model")

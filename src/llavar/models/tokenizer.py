@@ -8,8 +8,9 @@ by id instead of by score and forces another pre-tokenizer. :func:`from_sentence
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,11 @@ V0_PAD = "[PAD]"
 
 _BLANK = "\u2581"
 """What sentencepiece writes for a blank."""
+
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+"""A piece that stands for one byte of a character that the vocabulary lacks."""
+
+_UNREADABLE = "\ufffd"
 
 _NANO_CHARACTERS = "\n" + "".join(chr(code) for code in range(0x20, 0x7F))
 
@@ -143,8 +149,31 @@ class TextTokenizer:
         return self.encode_offsets(text)[0]
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
-        """The text of ``ids``; special tokens are left out unless ``skip_special`` is false."""
-        return self.backend.decode(list(ids), skip_special_tokens=skip_special)
+        """The text of ``ids``; special tokens are left out unless ``skip_special`` is false.
+
+        Bytes that are no UTF-8, as where an answer was cut within a character, become replacement characters.
+        The library would do so with the whole run of bytes around them, which in a script that the vocabulary
+        lacks is a word; the original kept what could be read, and so does this.
+        """
+        text = self.backend.decode(list(ids), skip_special_tokens=skip_special)
+        return self._bytewise(ids, skip_special) if _UNREADABLE in text else text
+
+    def _bytewise(self, ids: Sequence[int], skip_special: bool) -> str:
+        special = {
+            index
+            for index, token in self.backend.get_added_tokens_decoder().items()
+            if skip_special and token.special
+        }
+        pieces = [self.backend.id_to_token(index) or "" for index in ids if index not in special]
+        if not any(_BYTE.fullmatch(piece) for piece in pieces):
+            return self.backend.decode(list(ids), skip_special_tokens=skip_special)
+        raw = b"".join(
+            bytes([int(found[1], 16)])
+            if (found := _BYTE.fullmatch(piece))
+            else piece.replace(_BLANK, " ").encode("utf-8")
+            for piece in pieces
+        )
+        return raw.decode("utf-8", errors="replace").removeprefix(" ")
 
     def piece(self, index: int) -> str:
         """One token as readable text: blanks as blanks, and a byte of the newline as a newline."""
@@ -213,7 +242,7 @@ class TextTokenizer:
         if not self.chat_template:
             raise ModelError("the tokenizer carries no chat template; name one with --conversation")
         for template in chat.templates():
-            if chat.jinja_source(template) == self.chat_template:
+            if chat.jinja_source(template, start_end=self.has_start_end) == self.chat_template:
                 return template
         return chat.own(self.chat_template, bos=self.bos or "", eos=self.eos or "")
 
@@ -250,11 +279,14 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 # ---------------------------------------------------------------- reading
 
 
-def load_tokenizer(path: Path, *, v0: bool = False, start_end: bool = True) -> TextTokenizer:
+def load_tokenizer(
+    path: Path, *, v0: bool = False, start_end: bool = True, prefer_original: bool = False
+) -> TextTokenizer:
     """The tokenizer in a folder: its ``tokenizer.json``, else its ``tokenizer.model`` made exact.
 
     ``v0`` and ``start_end`` say which tokens the original added to a bare ``tokenizer.model``; an
-    ``added_tokens.json`` beside it says so itself, and a ``tokenizer.json`` needs neither.
+    ``added_tokens.json`` beside it says so itself, and a ``tokenizer.json`` needs neither. Folders of the
+    original may hold both files, of which it used ``tokenizer.model``: ``prefer_original`` does so too.
 
     Raises:
         NotFoundError: the folder, or both files, are missing.
@@ -262,7 +294,8 @@ def load_tokenizer(path: Path, *, v0: bool = False, start_end: bool = True) -> T
     """
     if not path.is_dir():
         raise NotFoundError(f"there is no tokenizer folder at {path}; give a folder with tokenizer.json")
-    if (path / "tokenizer.json").is_file():
+    original = prefer_original and (path / "tokenizer.model").is_file()
+    if (path / "tokenizer.json").is_file() and not original:
         return _load_saved(path)
     if not (path / "tokenizer.model").is_file():
         raise NotFoundError(
@@ -414,3 +447,16 @@ def _merges(pieces: Sequence[_Piece], ids: dict[str, int]) -> list[tuple[str, st
         known = [cut for cut in cuts if cut[0] in ids and cut[1] in ids]
         merges.extend(sorted(known, key=lambda cut: (ids[cut[0]], ids[cut[1]])))
     return merges
+
+
+def with_image_tokens(tokenizer: TextTokenizer, *, start_end: bool) -> TextTokenizer:
+    """A copy with the image tokens of which it has none yet, at its next ids.
+
+    In a tokenizer of the sentencepiece family (BPE with byte fallback) they strip white space on both sides,
+    as LLaVA's did. In a byte-level one they stand as they are: what surrounds them keeps its own tokens.
+    """
+    backend = Tokenizer.from_str(tokenizer.backend.to_str())
+    fallback = json.loads(backend.to_str())["model"].get("byte_fallback", False)
+    new = [token for token in IMAGE_TOKENS[: 3 if start_end else 1] if backend.token_to_id(token) is None]
+    _add(backend, new, strip=bool(fallback))
+    return replace(tokenizer, backend=backend)

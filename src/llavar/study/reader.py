@@ -11,6 +11,7 @@ from llavar import images, net
 from llavar.errors import ConfigError, ImageError, ModelError, NotFoundError
 from llavar.generate.base import Request
 from llavar.generate.local import LocalGenerator
+from llavar.models.quantize import Quantization
 from llavar.study.nano import weights
 
 if TYPE_CHECKING:
@@ -33,13 +34,16 @@ class Reader:
         self._generator = generator
 
     @classmethod
-    def load(cls, model: str = "nano", *, template: str = "") -> Reader:
+    def load(cls, model: str = "nano", *, template: str = "", quantize: str = "") -> Reader:
         """``nano``, a folder, or the hub id of a Llava checkpoint; ``template`` names another conversation.
+
+        ``quantize`` keeps the decoder in 8 bits (``int8``) or in 4 (``nf4``); some answers change.
 
         Raises:
             LlavarError: there is no such model, or it cannot be used.
         """
-        return cls(LocalGenerator.load(find(model), name=model, template=template))
+        kind = _quantization(quantize) if quantize else None
+        return cls(LocalGenerator.load(find(model), name=model, template=template, quantize=kind))
 
     @property
     def parameters(self) -> int:
@@ -66,6 +70,12 @@ class Reader:
         request = Request(image=open_any(image), question=question, max_new_tokens=max_new_tokens)
         (text,) = self._generator.answer([request])
         return Answer(text=text, model=self._generator.name, seconds=time.perf_counter() - started)
+
+
+def _quantization(name: str) -> Quantization:
+    if name not in tuple(Quantization):
+        raise ConfigError(f"quantize is {name!r:.40}; known are {', '.join(Quantization)}")
+    return Quantization(name)
 
 
 def find(model: str) -> str | Path:
