@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import html
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
 from llavar.errors import DataError
 from llavar.records import Box
@@ -79,6 +81,22 @@ def page(title: str, *body: Child, lead: Child = None, footer: Child = None) -> 
     top = tag("header", tag("h1", title), lead and tag("p", lead, class_="lead"))
     content = join(top, tag("main", *body), footer and tag("footer", footer))
     return f"<!doctype html>\n{tag('html', head, tag('body', content), lang='en')}\n"
+
+
+def write(text: str, path: Path) -> None:
+    """Puts a page into a file, whole or not at all; its folder is made if need be.
+
+    Raises :class:`DataError` if ``path`` is a folder.
+    """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name a file in it for the page")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def section(title: str, *body: Child, intro: Child = None) -> Markup:
@@ -263,14 +281,16 @@ def line_chart(
     """
     drawn = [[p for p in s.points if _drawable(p, log_y)] for s in series]
     lost = sum(len(s.points) for s in series) - sum(map(len, drawn))
-    caption = tag("figcaption", tag("b", title), _legend([s.label for s in series]))
+    labels = [s.label for s in series]
+    caption = tag("figcaption", tag("b", title), _legend(labels) if any(labels) else None)
+    kind = "chart" if len(series) > 1 else "chart single"
     note = (
         tag("p", f"{lost} values cannot be drawn (not finite, or not positive).", class_="note")
         if lost
         else None
     )
     if not any(drawn):
-        return tag("figure", caption, tag("p", "No values to draw.", class_="note"), note, class_="chart")
+        return tag("figure", caption, tag("p", "No values to draw.", class_="note"), note, class_=kind)
     x, y = _axes([p for points in drawn for p in points], log_y)
     lines = [line for i, points in enumerate(drawn) for line in _curves(points, i, x, y, smooth)]
     svg = tag(
@@ -281,7 +301,7 @@ def line_chart(
         viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
         role="img",
     )
-    return tag("figure", caption, svg, note, class_="chart")
+    return tag("figure", caption, svg, note, class_=kind)
 
 
 _WIDTH, _HEIGHT = 560, 270

@@ -143,12 +143,13 @@ class Reject:
 
 
 class Task(StrEnum):
-    """What a question asks for; each has one metric. ``SCENE`` is about what is shown, not written."""
+    """What a question asks for. ``SCENE`` is about what is shown, not written; ``OPEN`` needs a judge."""
 
     TRANSCRIPTION = "transcription"
     VQA = "vqa"
     YES_NO = "yes_no"
     SCENE = "scene"
+    OPEN = "open"
 
 
 class Status(StrEnum):
@@ -180,6 +181,25 @@ class Prediction:
     text: str = ""
     error: str = ""
     seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """An answer next to all that is needed to score it, whoever produced it.
+
+    ``references`` are unnormalised, any of them is right. ``image`` ties the answers that one picture makes
+    dependent (intervals resample pictures), ``group`` those scored together (the two of an MME pair; empty
+    means the picture). A failed one has no text: ``prediction`` is empty, and it counts as wrong.
+    """
+
+    id: str
+    prediction: str
+    references: tuple[str, ...]
+    question: str = ""
+    image: str = ""
+    group: str = ""
+    category: str = ""
+    status: Status = Status.OK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from llavar.errors import DataError, ImageError, ModelError
-from llavar.evals.run import compare, evaluate, is_right, summarise
-from llavar.generate.base import Request
+from llavar.errors import ConfigError, DataError, FetchError, ImageError, ModelError
+from llavar.evals.run import Asking, compare, evaluate, is_right, summarise, verify
+from llavar.generate.base import Decoding, Outcome, Request
 from llavar.records import Prediction, Question, Status, Task
 
 
@@ -20,6 +20,7 @@ class Echo:
     name: str = "echo"
     seen: list[str] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
+    about: Mapping[str, str] = field(default_factory=dict)
 
     def answer(self, requests: Sequence[Request]) -> list[str]:
         self.batches.append(len(requests))
@@ -54,9 +55,10 @@ def test_predictions_come_in_order_and_are_written(root: Path, tmp_path: Path) -
         Echo(), QUESTIONS, image_root=root, out=out, batch_size=2, progress=lambda *at: steps.append(at)
     )
     assert [p.question for p in result] == [q.id for q in QUESTIONS]
+    assert [json.loads(line)["question"] for line in out.read_text().splitlines()] == list("02413")
     assert [p.text for p in result] == [f"Q {i}" for i in range(5)]
     assert len(out.read_text().splitlines()) == 5
-    assert steps == [(0, 5), (2, 5), (4, 5), (5, 5)]
+    assert steps == [(done, 5) for done in range(6)]
 
 
 def test_a_second_run_asks_nothing(root: Path, tmp_path: Path) -> None:
@@ -74,9 +76,9 @@ def test_a_torn_line_is_asked_again(root: Path, tmp_path: Path, cut: int) -> Non
     out.write_bytes(out.read_bytes()[:-cut])
     again = Echo()
     result = evaluate(again, QUESTIONS, image_root=root, out=out)
-    assert again.seen == ["q 4"]
+    assert again.seen == ["q 3"]  # the last one that was asked
     assert [p.text for p in result] == [f"Q {i}" for i in range(5)]
-    assert [json.loads(line)["question"] for line in out.read_text().splitlines()] == list("01234")
+    assert [json.loads(line)["question"] for line in out.read_text().splitlines()] == list("02413")
 
 
 def test_an_interrupted_run_goes_on(root: Path, tmp_path: Path) -> None:
@@ -90,7 +92,7 @@ def test_an_interrupted_run_goes_on(root: Path, tmp_path: Path) -> None:
         evaluate(Interrupted(), QUESTIONS, image_root=root, out=tmp_path / "p.jsonl", batch_size=2)
     again = Echo()
     evaluate(again, QUESTIONS, image_root=root, out=tmp_path / "p.jsonl", batch_size=2)
-    assert again.seen == ["q 2", "q 3", "q 4"]
+    assert again.seen == ["q 1", "q 3", "q 4"]
 
 
 def test_only_answers_to_the_same_thing_are_kept(root: Path, tmp_path: Path) -> None:
@@ -104,6 +106,8 @@ def test_only_answers_to_the_same_thing_are_kept(root: Path, tmp_path: Path) -> 
     assert asked(Echo(name="other")) == ["q 0", "q 1"]
     assert asked(Echo(), [replace(questions[0], text="new"), questions[1]]) == ["new"]
     assert asked(Echo(), tokens=7) == ["q 0", "q 1"]
+    assert asked(Echo(about={"transform": "fit"})) == ["q 0", "q 1"]
+    assert asked(Echo()) == []
     (root / "a.png").write_bytes(b"another picture")
     assert asked(Echo()) == ["q 0"]
 
@@ -117,6 +121,118 @@ def test_one_broken_picture_costs_one_answer_and_is_tried_again(root: Path, tmp_
     again = Echo()
     evaluate(again, questions, image_root=root, out=tmp_path / "p.jsonl")
     assert again.batches == [1]
+
+
+@pytest.mark.parametrize(
+    "asking",
+    [
+        Asking(decoding=Decoding(temperature=0.5)),
+        Asking(decoding=Decoding(temperature=0.5, seed=1)),
+        Asking(image_first=True),
+        Asking(suffix="Answer briefly."),
+        Asking(delete_newlines=True),
+    ],
+)
+def test_another_way_of_asking_is_another_question(root: Path, tmp_path: Path, asking: Asking) -> None:
+    out, said, first, second = tmp_path / "p.jsonl", list[str](), Echo(), Echo()
+    evaluate(first, QUESTIONS, image_root=root, out=out, asking=Asking(decoding=Decoding(temperature=0.4)))
+    evaluate(second, QUESTIONS, image_root=root, out=out, asking=asking, say=said.append)
+    assert len(second.seen) == 5
+    assert said == [f"5 earlier replies in {out} were made with other settings; kept there, not used"]
+    evaluate(again := Echo(), QUESTIONS, image_root=root, out=out, asking=asking)
+    assert again.seen == []
+
+
+def test_a_seed_makes_no_difference_to_greedy_answers(root: Path, tmp_path: Path) -> None:
+    out, again = tmp_path / "p.jsonl", Echo()
+    evaluate(Echo(), QUESTIONS, image_root=root, out=out)
+    evaluate(again, QUESTIONS, image_root=root, out=out, asking=Asking(decoding=Decoding(seed=9, top_p=0.3)))
+    assert again.seen == []
+
+
+def test_what_is_asked(root: Path, tmp_path: Path) -> None:
+    asked: list[Request] = []
+
+    class Listener(Echo):
+        def answer(self, requests: Sequence[Request]) -> list[str]:
+            asked.extend(requests)
+            return ["a\nb\n" for _ in requests]
+
+    drawn = Decoding(temperature=0.2, seed=3)
+    how = Asking(max_new_tokens=7, decoding=drawn, image_first=True, suffix="Short!", delete_newlines=True)
+    (said,) = evaluate(Listener(), QUESTIONS[:1], image_root=root, out=tmp_path / "p.jsonl", asking=how)
+    assert asked == [
+        Request(
+            image=root / "a.png",
+            question="q 0\nShort!",
+            max_new_tokens=7,
+            decoding=drawn,
+            image_first=True,
+            id="0",
+        )
+    ]
+    assert said.text == "ab"
+    with pytest.raises(ConfigError, match="max_new_tokens is 0"):
+        Asking(max_new_tokens=0)
+
+
+def test_the_answers_that_count_are_written_apart(root: Path, tmp_path: Path) -> None:
+    out, kept = tmp_path / "p.jsonl", tmp_path / "kept.jsonl"
+    evaluate(Echo(name="other"), QUESTIONS, image_root=root, out=out)
+    said = evaluate(Echo(), QUESTIONS, image_root=root, out=out, kept=kept)
+    rows = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert [row["text"] for row in rows] == [p.text for p in said]
+    assert [row["question"] for row in rows] == list("01234")
+    assert len(out.read_text().splitlines()) == 10
+    assert {row["key"] for row in rows} < {json.loads(line)["key"] for line in out.read_text().splitlines()}
+
+
+@dataclass
+class Stream(Echo):
+    """Answers one by one, the last question first; fails on ``bad`` pictures."""
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[Outcome]:
+        for index in reversed(range(len(requests))):
+            request = requests[index]
+            self.seen.append(request.question)
+            if Path(str(request.image)).name.startswith("bad"):
+                yield Outcome(index=index, error=FetchError("the server said no"))
+            else:
+                yield Outcome(index=index, text=request.question.upper(), seconds=0.5)
+
+
+def test_a_stream_is_written_as_it_comes(root: Path, tmp_path: Path) -> None:
+    out, questions = tmp_path / "p.jsonl", (*QUESTIONS, ask("5", image="bad.png"))
+    lengths: list[int] = []
+    result = evaluate(
+        Stream(),
+        questions,
+        image_root=root,
+        out=out,
+        progress=lambda *_: lengths.append(len(out.read_text().splitlines())),
+    )
+    assert lengths == list(range(7))
+    assert [p.text for p in result] == [f"Q {i}" for i in range(5)] + [""]
+    assert (result[5].status, result[5].error) == (Status.FAILED, "the server said no")
+    evaluate(again := Stream(), questions, image_root=root, out=out)
+    assert again.seen == ["q 5"]
+
+
+def test_asking_alone_finds_answers_that_depend_on_the_batch(root: Path, tmp_path: Path) -> None:
+    class Dependent(Echo):
+        def answer(self, requests: Sequence[Request]) -> list[str]:
+            said = super().answer(requests)
+            return [text + "!" * (len(said) > 1 and text == "Q 2") for text in said]
+
+    how = Asking()
+    given = {"image_root": root, "asking": how}
+    said = evaluate(Dependent(), QUESTIONS, out=tmp_path / "p.jsonl", **given)
+    checked = verify(Dependent(), QUESTIONS, said, 5, **given)
+    assert (checked.n, checked.equal, checked.unequal) == (5, 4, ("2",))
+    assert verify(Echo(), QUESTIONS, said, 2, **given).n == 2
+    assert verify(Dependent(), QUESTIONS, said, 99, **given).n == 5
+    none = [replace(p, status=Status.FAILED) for p in said]
+    assert verify(Dependent(), QUESTIONS, none, 5, **given).n == 0
 
 
 def test_a_defect_is_not_a_failed_prediction(root: Path, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_every_recorded_input_is_encoded_or_refused_for_its_reason(parity: Path)
     assert len(inputs) == 97
 
 
-def _kind(case: dict[str, Any]) -> tuple[Any, ...]:
+def kind_of(case: dict[str, Any]) -> tuple[Any, ...]:
     names = ("tokenizer", "version", "mm_use_im_start_end", "image_token_len", "model_max_length")
     return tuple(case[name] for name in names)
 
@@ -117,9 +117,9 @@ def _kind(case: dict[str, Any]) -> tuple[Any, ...]:
 def test_the_command_prints_what_was_recorded(
     parity: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    recorded = sorted(cases(parity, "tokenization.json"), key=_kind)
+    recorded = sorted(cases(parity, "tokenization.json"), key=kind_of)
     compared = 0
-    for (tokenizer, version, start_end, tokens, longest), group in itertools.groupby(recorded, key=_kind):
+    for (tokenizer, version, start_end, tokens, longest), group in itertools.groupby(recorded, key=kind_of):
         mine = list(group)
         data = tmp_path / "rows.json"
         data.write_text(json.dumps([row_of(case) for case in mine]))

@@ -63,7 +63,7 @@ def test_ids_are_unique_and_name_their_picture(asked: Exam):
 def test_every_task_is_asked_often(asked: Exam):
     counts = Counter(question.task for question in asked.questions)
     assert counts[Task.TRANSCRIPTION] == 60
-    assert all(counts[task] >= 20 for task in Task)
+    assert all(counts[task] >= 20 for task in Task if task is not Task.OPEN)
 
 
 def test_yes_and_no_come_in_pairs(asked: Exam):

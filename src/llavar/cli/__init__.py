@@ -13,13 +13,13 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from llavar.cli import ask, convert, demo, doctor, inspect, nano
+from llavar.cli import ask, compare, convert, demo, doctor, eval, inspect, judge, nano, report, score, tasks
 from llavar.errors import LlavarError
 from llavar.version import __version__
 
 _INTERRUPTED = 130
 _FAILED = 2
-_COMMANDS = (demo, ask, inspect, convert, nano, doctor)
+_COMMANDS = (demo, ask, inspect, convert, nano, tasks, eval, score, compare, judge, report, doctor)
 """In the order in which ``--help`` lists them."""
 
 

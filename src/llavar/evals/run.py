@@ -1,4 +1,4 @@
-"""Ask a model every question, keep each answer on disk as it comes, and score what came back."""
+"""Ask a model every question, and keep each answer on disk as it comes."""
 
 from __future__ import annotations
 
@@ -6,32 +6,52 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from llavar.errors import ConfigError, DataError, ImageError, LlavarError, ModelError, NotFoundError
+from llavar.evals.exam import PairedReport, compare, is_right, summarise
+from llavar.evals.journal import Journal, write_predictions
+from llavar.generate.base import Decoding, Generator, Request, Streaming, fingerprint
+from llavar.records import Prediction, Question, Status
 
-from llavar.errors import DataError, LlavarError, ModelError
-from llavar.evals import metrics
-from llavar.evals.stats import Array, Statistic, bootstrap, double_ratio, paired, ratio
-from llavar.generate.base import Generator, Request
-from llavar.records import Comparison, Prediction, Question, Report, Score, Status, Task
+__all__ = [
+    "Asking",
+    "PairedReport",
+    "Verified",
+    "compare",
+    "evaluate",
+    "is_right",
+    "summarise",
+    "verify",
+]
 
 Progress = Callable[[int, int], None]
 """Called with (questions done, questions in all), first with what an earlier run left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PairedReport:
-    """Two models on the same questions: by metric name, how much ``with_`` differs from ``without``."""
+class Asking:
+    """How questions are put, apart from the model: all of it decides the answers and is recorded with them.
 
-    comparisons: Mapping[str, Comparison]
-    n: int
+    ``suffix`` is put on a line of its own after every question. ``delete_newlines`` takes line breaks out of
+    the replies, as the original's MME script does.
+    """
 
+    max_new_tokens: int = 128
+    decoding: Decoding = field(default_factory=Decoding)
+    image_first: bool = False
+    suffix: str = ""
+    delete_newlines: bool = False
 
-# --- asking ---------------------------------------------------------------------------------------------
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens is {self.max_new_tokens}; an answer needs at least 1")
+
+    def question(self, text: str) -> str:
+        """The words that the model is asked."""
+        return f"{text}\n{self.suffix}" if self.suffix else text
 
 
 def evaluate(
@@ -42,69 +62,138 @@ def evaluate(
     out: Path,
     batch_size: int = 16,
     max_new_tokens: int = 128,
+    asking: Asking | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+    kept: Path | None = None,
 ) -> tuple[Prediction, ...]:
     """The model's predictions in the order of the questions, which are also appended to ``out`` (JSON lines).
 
-    An earlier run's answers in ``out`` are kept if they answer the same thing: same question id, wording,
-    picture bytes, answer length and generator name. Failed ones are asked again. What cannot be answered
-    (a :class:`LlavarError` or ``OSError``) is recorded as failed with its message; any other exception is a
+    Questions on one picture are asked one after another, so that a generator encodes it once. An earlier
+    run's answers in ``out`` are kept if they answer the same thing: same question id, wording, picture
+    bytes, way of asking, generator name and what that says about itself. Failed ones are asked again; answers
+    to something else stay in the file and are not used (``say`` is told). What cannot be answered (a
+    :class:`LlavarError` or ``OSError``) is recorded as failed with its message; any other exception is a
     defect and passes through, with everything answered so far on disk.
 
-    Raises :class:`DataError` for doubled ids, pictures outside ``image_root``, or a file that is no log of
-    predictions, and :class:`ModelError` if the generator returns another number of answers than asked.
+    Args:
+        asking: how the questions are put; by default greedily with ``max_new_tokens``.
+        kept: a file for the predictions that are returned, written anew once all questions were asked.
+
+    Raises:
+        DataError: doubled ids, pictures outside ``image_root``, ``out`` is no journal or another run's.
+        ModelError: the generator returns another number of answers than asked.
     """
     if batch_size < 1:
         raise DataError(f"batch size {batch_size} is below 1")
+    how = asking or Asking(max_new_tokens=max_new_tokens)
     _unique(question.id for question in questions)
-    asked = {q.id: _request(q, image_root, max_new_tokens) for q in questions}
-    keys = _keys(generator.name, asked)
-    done = {
-        record.question: record
-        for key, record in _earlier(out)
-        if keys.get(record.question) == key and record.status is Status.OK
-    }
-    todo = [question.id for question in questions if question.id not in done]
+    asked = {q.id: _request(q, image_root, how) for q in questions}
+    keys = _keys(generator, asked, how)
     report = progress or _silent
-    report(len(done), len(questions))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("a", encoding="utf-8") as log:
-        for start in range(0, len(todo), batch_size):
-            ids = todo[start : start + batch_size]
-            for prediction in _answer(generator, ids, [asked[i] for i in ids]):
-                log.write(json.dumps({"key": keys[prediction.question], **asdict(prediction)}) + "\n")
-                done[prediction.question] = prediction
-            log.flush()
+    with Journal(out) as journal:
+        done, foreign = _sorted_out(journal, keys)
+        if foreign and say:
+            say(f"{foreign} earlier replies in {out} were made with other settings; kept there, not used")
+        todo = _by_picture([question for question in questions if question.id not in done])
+        report(len(done), len(questions))
+        for prediction in _answers(generator, [asked[i] for i in todo], batch_size, how):
+            journal.append(keys[prediction.question], prediction)
+            done[prediction.question] = prediction
             report(len(done), len(questions))
-    return tuple(done[question.id] for question in questions)
+    predictions = tuple(done[question.id] for question in questions)
+    if kept:
+        write_predictions(kept, [(keys[prediction.question], prediction) for prediction in predictions])
+    return predictions
 
 
-def _answer(generator: Generator, ids: Sequence[str], requests: Sequence[Request]) -> list[Prediction]:
-    """One prediction per request; a batch that fails is asked again one by one, to find which of it fails."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """Questions asked again one by one: how many, and the ids of those answered otherwise than in a batch."""
+
+    n: int
+    unequal: tuple[str, ...]
+
+    @property
+    def equal(self) -> int:
+        return self.n - len(self.unequal)
+
+
+def verify(
+    generator: Generator,
+    questions: Sequence[Question],
+    predictions: Sequence[Prediction],
+    count: int,
+    *,
+    image_root: Path,
+    asking: Asking,
+) -> Verified:
+    """Ask ``count`` of the answered questions, spread over all of them, again and alone."""
+    right = [
+        (question, prediction)
+        for question, prediction in zip(questions, predictions, strict=True)
+        if prediction.status is Status.OK
+    ]
+    step = max(1, len(right) / count)
+    chosen = [right[int(i * step)] for i in range(min(count, len(right)))]
+    unequal: list[str] = []
+    for question, prediction in chosen:
+        (again,) = _answers(generator, [_request(question, image_root, asking)], 1, asking)
+        if (again.status, again.text) != (prediction.status, prediction.text):
+            unequal.append(question.id)
+    return Verified(n=len(chosen), unequal=tuple(unequal))
+
+
+# --- asking ---------------------------------------------------------------------------------------------
+
+
+def _answers(
+    generator: Generator, requests: Sequence[Request], batch_size: int, how: Asking
+) -> Iterator[Prediction]:
+    """A prediction for each request, as they come; of a streaming generator in any order."""
+    if isinstance(generator, Streaming):
+        for outcome in generator.stream(requests):
+            name, error = requests[outcome.index].id, outcome.error
+            if error is not None:
+                yield _failed(name, error, outcome.seconds)
+            else:
+                yield _said(name, outcome.text, outcome.seconds, how)
+        return
+    for start in range(0, len(requests), batch_size):
+        yield from _batch(generator, requests[start : start + batch_size], how)
+
+
+def _batch(generator: Generator, requests: Sequence[Request], how: Asking) -> list[Prediction]:
+    """A batch that fails is asked again one by one, to find which of it fails."""
     start = time.perf_counter()
     try:
         texts = generator.answer(requests)
     except (LlavarError, OSError) as error:
-        if len(ids) > 1:
-            return [p for i, r in zip(ids, requests, strict=True) for p in _answer(generator, [i], [r])]
-        seconds = time.perf_counter() - start
-        message = str(error) or type(error).__name__
-        return [Prediction(question=ids[0], status=Status.FAILED, error=message, seconds=seconds)]
-    if len(texts) != len(ids):
+        if len(requests) > 1:
+            return [prediction for request in requests for prediction in _batch(generator, [request], how)]
+        return [_failed(requests[0].id, error, time.perf_counter() - start)]
+    if len(texts) != len(requests):
         raise ModelError(
-            f"{generator.name} returned {len(texts)} answers to {len(ids)} requests; it must answer each"
+            f"{generator.name} returned {len(texts)} answers to {len(requests)} requests; it must answer each"
         )
-    seconds = (time.perf_counter() - start) / len(ids)
-    return [
-        Prediction(question=i, status=Status.OK, text=text, seconds=seconds)
-        for i, text in zip(ids, texts, strict=True)
-    ]
+    seconds = (time.perf_counter() - start) / len(requests)
+    return [_said(r.id, text, seconds, how) for r, text in zip(requests, texts, strict=True)]
+
+
+def _said(question: str, text: str, seconds: float, how: Asking) -> Prediction:
+    text = text.replace("\n", "") if how.delete_newlines else text
+    return Prediction(question=question, status=Status.OK, text=text, seconds=seconds)
+
+
+def _failed(question: str, error: Exception, seconds: float) -> Prediction:
+    message = str(error) or type(error).__name__
+    return Prediction(question=question, status=Status.FAILED, error=message, seconds=seconds)
 
 
 def _silent(_done: int, _total: int) -> None: ...
 
 
-def _unique(ids: Iterator[str]) -> None:
+def _unique(ids: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in ids:
         if name in seen:
@@ -112,10 +201,28 @@ def _unique(ids: Iterator[str]) -> None:
         seen.add(name)
 
 
-def _request(question: Question, root: Path, max_new_tokens: int) -> Request:
+def _by_picture(questions: Sequence[Question]) -> list[str]:
+    """Ids in their order, but questions on one picture together, at its first."""
+    pictures: dict[str, list[str]] = {}
+    for question in questions:
+        pictures.setdefault(question.image, []).append(question.id)
+    return [name for names in pictures.values() for name in names]
+
+
+def _request(question: Question, root: Path, how: Asking) -> Request:
     """A question file is data from elsewhere: it may name pictures under ``root`` only."""
-    if not question.image:
-        return Request(image=None, question=question.text, max_new_tokens=max_new_tokens)
+    path = _inside(question, root) if question.image else None
+    return Request(
+        image=path,
+        question=how.question(question.text),
+        max_new_tokens=how.max_new_tokens,
+        decoding=how.decoding,
+        image_first=how.image_first,
+        id=question.id,
+    )
+
+
+def _inside(question: Question, root: Path) -> Path:
     base = Path(os.path.abspath(root))  # noqa: PTH100 - data folders are often links, which must stay usable
     path = Path(os.path.abspath(base / question.image))  # noqa: PTH100
     if not path.is_relative_to(base):
@@ -123,172 +230,41 @@ def _request(question: Question, root: Path, max_new_tokens: int) -> Request:
             f"question {question.id!r} names the picture {question.image!r}, which is outside {base}; "
             "move it there, or name a folder that holds all pictures"
         )
-    return Request(image=path, question=question.text, max_new_tokens=max_new_tokens)
+    return path
 
 
-def _keys(model: str, asked: Mapping[str, Request]) -> dict[str, str]:
+# --- what was asked before ------------------------------------------------------------------------------
+
+
+def _sorted_out(journal: Journal, keys: Mapping[str, str]) -> tuple[dict[str, Prediction], int]:
+    """Earlier answers to what is asked now, by question id, and how many answer something else."""
+    done: dict[str, Prediction] = {}
+    foreign = 0
+    for key, prediction in journal.earlier:
+        if keys.get(prediction.question) != key:
+            foreign += prediction.question in keys
+        elif prediction.status is Status.OK:
+            done[prediction.question] = prediction
+    return done, foreign
+
+
+def _keys(generator: Generator, asked: Mapping[str, Request], how: Asking) -> dict[str, str]:
     """By question id, a digest of everything that decides the answer."""
+    model = [generator.name, sorted(generator.about.items())]
     digests: dict[Path, str] = {}
     keys: dict[str, str] = {}
     for name, request in asked.items():
         picture = ""
         if isinstance(request.image, Path):
             picture = digests.get(request.image) or digests.setdefault(request.image, _digest(request.image))
-        content = json.dumps([model, request.question, request.max_new_tokens, picture])
+        put = [request.question, request.max_new_tokens, request.decoding.document, request.image_first]
+        content = json.dumps([model, put, how.delete_newlines, picture])
         keys[name] = hashlib.sha256(content.encode()).hexdigest()[:24]
     return keys
 
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+        return fingerprint(path)
+    except (ImageError, NotFoundError):
         return "unreadable"  # the generator says why when it is asked
-
-
-def _earlier(out: Path) -> Iterator[tuple[str, Prediction]]:
-    """(key, prediction) of every line of an earlier run. A torn last line is cut off the file."""
-    if not out.exists():
-        return
-    content = out.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with out.open("r+b") as file:
-            file.truncate(whole)
-    for number, line in enumerate(content[:whole].splitlines(), 1):
-        try:
-            record: Any = json.loads(line)
-            yield (
-                str(record["key"]),
-                Prediction(
-                    question=str(record["question"]),
-                    status=Status(record["status"]),
-                    text=str(record["text"]),
-                    error=str(record["error"]),
-                    seconds=float(record["seconds"]),
-                ),
-            )
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise DataError(
-                f"line {number} of {out} is not a prediction ({error!r}); delete it or the file to go on"
-            ) from error
-
-
-# --- scoring --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Columns:
-    """One metric of one model, per question: what :mod:`llavar.evals.stats` resamples, grouped by picture."""
-
-    values: Array
-    groups: tuple[str, ...]
-    statistic: Statistic
-
-
-def summarise(questions: Sequence[Question], predictions: Sequence[Prediction], model: str) -> Report:
-    """``transcription_cer`` (0-1, lower is better), ``vqa_accuracy`` (0-1), ``yes_no_score`` (0-200),
-    ``scene_accuracy`` (0-1).
-
-    Each is computed over the questions of its task and is absent if there are none. A question that failed
-    or has no prediction counts as wrong. Intervals resample pictures.
-    """
-    answers = _answers(questions, predictions)
-    scores: dict[str, Score] = {}
-    for name, columns in _metrics(questions, answers).items():
-        scores[name] = bootstrap(columns.values, columns.statistic, columns.groups)
-    failed = sum(answer is None for answer in answers.values())
-    notes = [f"{failed} of {len(questions)} questions have no answer and count as wrong"] if failed else []
-    notes += [
-        f"{name}: every picture scored alike, so its interval has no width and understates the uncertainty"
-        for name, score in scores.items()
-        if score.low == score.high
-    ]
-    return Report(model=model, n=len(questions), scores=scores, failed=failed, notes=tuple(notes))
-
-
-def compare(
-    questions: Sequence[Question], without: Sequence[Prediction], with_: Sequence[Prediction]
-) -> PairedReport:
-    """Every metric of :func:`summarise` as a paired difference, ``with_ - without``."""
-    first = _metrics(questions, _answers(questions, without))
-    second = _metrics(questions, _answers(questions, with_))
-    comparisons = {
-        name: paired(a.values, second[name].values, a.statistic, a.groups) for name, a in first.items()
-    }
-    return PairedReport(comparisons=comparisons, n=len(questions))
-
-
-def is_right(question: Question, prediction: Prediction | None) -> bool:
-    """Whether an answer is fully right: a transcription without an error, a match, the expected yes or no."""
-    text = prediction.text if prediction and prediction.status is Status.OK else None
-    match question.task:
-        case Task.TRANSCRIPTION:
-            return text is not None and metrics.transcription_counts(text, question.references)[0] == 0
-        case Task.VQA | Task.SCENE:
-            return text is not None and bool(metrics.vqa_match(text, question.references))
-        case Task.YES_NO:
-            return _expected(question) is metrics.parse_yes_no(text or "")
-
-
-def _expected(question: Question) -> metrics.YesNo:
-    parsed = {metrics.parse_yes_no(reference) for reference in question.references}
-    if parsed not in ({metrics.YesNo.YES}, {metrics.YesNo.NO}):
-        raise DataError(
-            f"yes/no question {question.id!r} has the references {list(question.references)!r}; "
-            "they must say yes or no, and only one of them"
-        )
-    return parsed.pop()
-
-
-def _answers(
-    questions: Sequence[Question], predictions: Sequence[Prediction]
-) -> dict[str, Prediction | None]:
-    """By question id; ``None`` where there is no answer. Raises for ids that are doubled or unknown."""
-    _unique(question.id for question in questions)
-    answers: dict[str, Prediction | None] = {question.id: None for question in questions}
-    for prediction in predictions:
-        if prediction.question not in answers:
-            raise DataError(f"a prediction answers {prediction.question!r}, which is not among the questions")
-        if prediction.status is Status.OK:
-            answers[prediction.question] = prediction
-    return answers
-
-
-def _metrics(questions: Sequence[Question], answers: Mapping[str, Prediction | None]) -> dict[str, _Columns]:
-    """The metrics whose task occurs, by name."""
-    makers = (
-        ("transcription_cer", Task.TRANSCRIPTION, _transcription),
-        ("vqa_accuracy", Task.VQA, _vqa),
-        ("yes_no_score", Task.YES_NO, _yes_no),
-        ("scene_accuracy", Task.SCENE, _vqa),
-    )
-    found: dict[str, _Columns] = {}
-    for name, task, make in makers:
-        mine = [question for question in questions if question.task is task]
-        if mine:
-            found[name] = make(mine, answers)
-    return found
-
-
-def _transcription(questions: Sequence[Question], answers: Mapping[str, Prediction | None]) -> _Columns:
-    texts = [answer.text if (answer := answers[q.id]) else "" for q in questions]
-    counts = [metrics.transcription_counts(t, q.references) for t, q in zip(texts, questions, strict=True)]
-    return _Columns(values=np.array(counts, float), groups=tuple(q.image for q in questions), statistic=ratio)
-
-
-def _vqa(questions: Sequence[Question], answers: Mapping[str, Prediction | None]) -> _Columns:
-    counts = [(is_right(q, answers[q.id]), 1) for q in questions]
-    return _Columns(values=np.array(counts, float), groups=tuple(q.image for q in questions), statistic=ratio)
-
-
-def _yes_no(questions: Sequence[Question], answers: Mapping[str, Prediction | None]) -> _Columns:
-    """A row per scored group; without a group name the questions on one picture are one."""
-    groups: dict[str, list[Question]] = {}
-    for question in questions:
-        groups.setdefault(question.group or question.image, []).append(question)
-    rights = [[is_right(q, answers[q.id]) for q in group] for group in groups.values()]
-    counts = [(sum(right), len(right), all(right), 1) for right in rights]
-    pictures = tuple(group[0].image for group in groups.values())
-    return _Columns(values=np.array(counts, float), groups=pictures, statistic=double_ratio)

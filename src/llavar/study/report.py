@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -135,14 +134,7 @@ def write_demo_report(report: DemoReport, path: Path) -> None:
     A picture that cannot be opened is shown as the sentence that says why. Raises :class:`DataError` if the
     scores and comparisons do not name the same metrics, or one that the page knows nothing about.
     """
-    page = demo_page(report)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(page, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    html.write(demo_page(report), path)
 
 
 def demo_page(report: DemoReport) -> str:
@@ -271,7 +263,8 @@ def _result(report: DemoReport) -> Markup:
     )
 
 
-def _p(p: float) -> str:
+def p_text(p: float) -> str:
+    """``p = 0.03``, which does not break at the end of a line."""
     text = "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
@@ -288,7 +281,7 @@ def _tile(metric: _Metric, report: DemoReport) -> Markup:
     return html.tile(
         metric.title,
         f"{before} \N{RIGHTWARDS ARROW} {after}",
-        html.join(f"{metric.show_change(found.difference)}{unit} ({span}), {_p(found.p)} ", told),
+        html.join(f"{metric.show_change(found.difference)}{unit} ({span}), {p_text(found.p)} ", told),
         metric.explained,
         chart=_chart(metric, report),
     )

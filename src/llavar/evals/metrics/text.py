@@ -1,20 +1,23 @@
-"""Metrics on plain strings: character error rate, exact match, yes/no pairs.
+"""Plain text metrics of this project: error rates, token F1, match, and the edit distance under them.
 
-These are this project's own rules, kept simple. They are *not* the rules behind published numbers:
-MultimodalOCR's ``has_word`` gives credit for any answer when a reference normalises to nothing, and MME's
-own parser reads ``not sure`` as "no" (it looks at the first four characters).
+``cer`` and ``wer`` are errors, so lower is better. Named as metrics (``score("cer", ...)``) they are taken
+against the best reference and clipped to 1: an item costs at most what an empty answer to it would, so that
+one reply that repeats itself for ever cannot outweigh the rest of a mean.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from enum import StrEnum
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 
 from llavar.errors import DataError
+from llavar.evals.metrics.rule import Rule
 
-_WORD = re.compile(r"[^\W_]+")
+# A number with its separators, a single Chinese or Japanese character, or a run of other letters and digits.
+_CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+_TOKEN = re.compile(rf"\d+(?:[.,]\d+)+|[{_CJK}]|[^\W_{_CJK}]+")
 
 
 def normalise(text: str) -> str:
@@ -26,8 +29,8 @@ def normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
-def edit_distance(a: str, b: str) -> int:
-    """Levenshtein distance in code points, unit costs.
+def edit_distance(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
+    """Levenshtein distance with unit costs: in code points for strings, in words for lists of words.
 
     Bit-parallel (Myers 1999 in the form of Hyyro 2003); Python's integers serve as bit vectors of any width,
     so a step costs one operation per 30 characters of the shorter string.
@@ -36,7 +39,7 @@ def edit_distance(a: str, b: str) -> int:
         a, b = b, a
     if not a:
         return len(b)
-    where: dict[str, int] = {}
+    where: dict[Hashable, int] = {}
     for i, character in enumerate(a):
         where[character] = where.get(character, 0) | 1 << i
     full, last = (1 << len(a)) - 1, 1 << (len(a) - 1)
@@ -120,36 +123,90 @@ def contains(prediction: str, references: Sequence[str]) -> int:
     return int(any(word and re.search(rf"(?<!\w){re.escape(word)}(?!\w)", answer) for word in words))
 
 
-class YesNo(StrEnum):
-    """What a reply to a yes/no question says."""
+def wer(prediction: str, reference: str, *, clip: bool = False) -> float:
+    """Word error rate of one text: edits in words / words of the reference, both normalised.
 
-    YES = "yes"
-    NO = "no"
-    OTHER = "other"
-
-
-def parse_yes_no(reply: str) -> YesNo:
-    """The first word decides if it is yes or no; else a reply that holds exactly one of the two words does.
-
-    So ``Answer: yes`` and ``**No**`` are understood, ``not sure`` and ``nothing`` are :attr:`YesNo.OTHER`.
+    Words are what stands between white space, so ``sale!`` and ``sale`` differ, as in :func:`cer`. Beyond 1
+    and for an empty reference it behaves as :func:`cer` does.
     """
-    words = _WORD.findall(normalise(reply).casefold())
-    found = [word for word in words if word in ("yes", "no")]
-    if found and (words[0] == found[0] or len(set(found)) == 1):
-        return YesNo(found[0])
-    return YesNo.OTHER
+    said, wanted = normalise(prediction).split(), normalise(reference).split()
+    if not wanted:
+        return float(bool(said))
+    rate = edit_distance(said, wanted) / len(wanted)
+    return min(rate, 1.0) if clip else rate
 
 
-def yes_no_score(pairs: Iterable[tuple[str, bool]]) -> float:
-    """MME's score of one task, 0 to 200, from (group, answered right) of every question.
+def _tokens(text: str) -> str:
+    folded = normalise(text).casefold()
+    found: list[str] = _TOKEN.findall(folded)
+    return " ".join(token.replace(",", "") for token in found) or folded
 
-    100 x share of questions right + 100 x share of groups with every question right (MME,
-    ``eval_tool/calculation.py``, where a group is the two questions on one picture). Yes to everything: 50.
+
+def token_f1(prediction: str, reference: str) -> float:
+    """F1 of the tokens that two texts share, counted with repetition; order, case and punctuation aside.
+
+    Tokens are words and numbers (``1,000`` is ``1000``); each Chinese or Japanese character is one. A text of
+    signs only is compared as a whole. Unlike the substring metrics it falls with every needless word: the
+    right word in an answer of nine earns 2 / (9 + 1) = 0.2.
     """
-    groups: dict[str, list[bool]] = {}
-    for group, right in pairs:
-        groups.setdefault(group, []).append(right)
-    if not groups:
-        raise DataError("no yes/no question to score; the score needs at least 1")
-    answers = [right for group in groups.values() for right in group]
-    return 100 * sum(answers) / len(answers) + 100 * sum(map(all, groups.values())) / len(groups)
+    return _shared(_tokens(prediction), [_tokens(reference)])
+
+
+def _shared(prediction: str, references: Sequence[str]) -> float:
+    said = Counter(prediction.split())
+    return max(_f1(said, Counter(reference.split())) for reference in set(references))
+
+
+def _f1(said: Counter[str], wanted: Counter[str]) -> float:
+    both = said.total() + wanted.total()
+    return 2 * (said & wanted).total() / both if both else 1.0
+
+
+def _lowest(said: Sequence[Hashable], references: Iterable[Sequence[Hashable]]) -> float:
+    """The lowest clipped error rate."""
+    return min(_clipped(said, wanted) for wanted in references)
+
+
+def _clipped(said: Sequence[Hashable], wanted: Sequence[Hashable]) -> float:
+    # The difference of the lengths is a lower bound of the edits, which spares very long replies.
+    if not wanted or len(said) >= 2 * len(wanted):
+        return float(len(said) > 0)
+    return min(edit_distance(said, wanted) / len(wanted), 1.0)
+
+
+def _best_cer(prediction: str, references: Sequence[str]) -> float:
+    return _lowest(prediction, set(references))
+
+
+def _best_wer(prediction: str, references: Sequence[str]) -> float:
+    return _lowest(prediction.split(), (reference.split() for reference in set(references)))
+
+
+RULES = (
+    Rule(
+        name="cer",
+        about="character error rate against the best reference, clipped to 1, case kept (this project's); "
+        "lower is better",
+        prediction=normalise,
+        reference=normalise,
+        compare=_best_cer,
+        higher_is_better=False,
+    ),
+    Rule(
+        name="wer",
+        about="word error rate against the best reference, clipped to 1, case kept (this project's); "
+        "lower is better",
+        prediction=normalise,
+        reference=normalise,
+        compare=_best_wer,
+        higher_is_better=False,
+    ),
+    Rule(
+        name="token-f1",
+        about="F1 of shared words and numbers against the best reference, which needless words lower "
+        "(this project's)",
+        prediction=_tokens,
+        reference=_tokens,
+        compare=_shared,
+    ),
+)
