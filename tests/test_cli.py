@@ -166,7 +166,7 @@ def test_a_turned_photograph_is_upright(ask: Callable[..., str], tmp_path: Path)
 
 def test_json(ask: Callable[..., str], png: Path):
     document = json.loads(ask(png, "--json"))
-    assert document.keys() == {"image", "question", "answer", "model", "seconds"}
+    assert document.keys() == {"image", "question", "answer", "model", "seconds", "quantization"}
     assert document["image"] == str(png)
     assert document["question"] == "What does it say?"
     assert document["model"] == "nano"

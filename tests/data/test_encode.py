@@ -44,6 +44,24 @@ def test_answers_are_supervised_with_their_end():
     assert all(label in (IGNORE, token) for token, label in zip(result.ids, result.labels, strict=True))
 
 
+@given(
+    before=st.text("ab \n", max_size=4),
+    between=st.text("ab \n", max_size=4),
+    count=st.integers(1, 9),
+    start_end=st.booleans(),
+)
+@settings(deadline=None, max_examples=60)
+def test_ids_are_those_of_the_text_with_every_image_token(
+    before: str, between: str, count: int, start_end: bool
+):
+    example = row(f"{before}<image>{between}<image>", "A", images=2)
+    found = encode(example, NANO, V1, image_tokens=count, start_end=start_end)
+    spans = chat.render(example.conversation, V1)
+    whole = "".join(chat.expand_images(span.text, count, start_end) for span in spans)
+    assert list(found.ids) == NANO.encode(whole)
+    assert supervised(found) == " A</s>"
+
+
 def test_images_have_their_tokens_with_and_without_borders():
     patch, start, end = (NANO.token_id(token) for token in ("<im_patch>", "<im_start>", "<im_end>"))
     result = encoded(row("<image> and <image>", "A", images=2))

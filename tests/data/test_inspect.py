@@ -1,16 +1,23 @@
 from __future__ import annotations
 
+import base64
 import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from llavar import chat
+from llavar import chat, images
 from llavar.data.encode import encode
-from llavar.data.inspect import Inspection, inspect, visible
+from llavar.data.index import open_rows
+from llavar.data.inspect import Inspection, inspect, summary, visible
+from llavar.data.inspect_page import write_page
+from llavar.data.rows import Encoder, measure
 from llavar.data.source import parse_row
 from llavar.errors import NotFoundError
+from llavar.images import Transform
 from llavar.models.tokenizer import nano_tokenizer
 
 NANO = nano_tokenizer()
@@ -99,3 +106,70 @@ def test_the_limit_counts_rows(tmp_path: Path, as_json: bool):
 def test_a_missing_file_is_an_error(tmp_path: Path):
     with pytest.raises(NotFoundError):
         inspect(tmp_path / "no.json", tokenizer=NANO, template=V1, image_tokens=4, out=io.StringIO())
+
+
+# --- all rows, and a page ---------------------------------------------------------------------------------
+
+
+ENCODER = Encoder(
+    tokenizer=NANO, template=V1, image_tokens=4, max_length=150, unknown=NANO.unk_id, key="inspect"
+)
+
+
+def many(tmp_path: Path) -> Path:
+    rows: list[object] = [
+        {**GOOD, "id": f"r{n}", "conversations": turns("<image>", "A" * n)} for n in range(30)
+    ]
+    path = tmp_path / "many.json"
+    path.write_text(json.dumps([*rows, BAD, BAD, 7, {"id": "字", "conversations": turns("Q", "字")}]))
+    return path
+
+
+def test_lengths_and_reasons_of_all_rows_follow_those_that_are_shown(tmp_path: Path):
+    out = io.StringIO()
+    found = inspect(
+        many(tmp_path), tokenizer=NANO, template=V1, image_tokens=4, limit=2, stats=ENCODER, out=out
+    )
+    text = out.getvalue()
+    assert found.rows == 2
+    assert "r1  " in text
+    assert "r2  " not in text
+    assert "2 rows, 0 of them unusable\nall 34 rows: 30 usable, 4 not\n" in text
+    assert "unusable: 2 image tags differ from images\n" in text
+    assert "unusable: 1 characters that the tokenizer lacks\n" in text
+    counts = [int(line.split()[1]) for line in text.splitlines() if "█" in line]
+    assert sum(counts) == 30
+
+
+def test_a_file_of_unusable_rows_has_no_lengths(tmp_path: Path):
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps([BAD]))
+    text = summary(measure(open_rows(path), ENCODER))
+    assert text == "all 1 rows: 0 usable, 1 not\nunusable: 1 image tags differ from images"
+
+
+def page(tmp_path: Path, rows: list[object], pictures: Path | None) -> str:
+    path, out = tmp_path / "data.json", tmp_path / "page.html"
+    path.write_text(json.dumps(rows))
+    write_page(path, out, encoder=ENCODER, pictures=pictures, transform=Transform.PAD, size=16)
+    return out.read_text()
+
+
+def test_a_page_shows_labels_and_the_picture_as_the_model_sees_it(tmp_path: Path):
+    Image.new("RGB", (40, 10), "red").save(tmp_path / "a.png")
+    text = page(tmp_path, [GOOD, BAD], tmp_path)
+    assert '<b class="good"> STOP&lt;/s&gt;</b>' in text
+    assert "image tags differ from images" in text
+    seen = base64.b64decode(text.partition("data:image/png;base64,")[2].partition('"')[0])
+    expected = images.view(tmp_path / "a.png", transform=Transform.PAD, size=16)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(seen))), np.asarray(expected))
+
+
+def test_a_page_survives_hostile_rows_and_missing_pictures(tmp_path: Path):
+    script = {"id": "<script>", "conversations": turns("<script>alert(1)</script> \x1b", "<b>A</b>")}
+    text = page(tmp_path, [script, HOSTILE, GOOD, 3], tmp_path)
+    assert "<script>" not in text
+    assert "&lt;script&gt;alert(1)" in text
+    assert "unusable picture" in text
+    assert "name its folder with --images" in page(tmp_path, [GOOD], None)
+    assert "0 usable" not in page(tmp_path, [BAD], None)

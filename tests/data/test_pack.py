@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llavar.data.pack import PackPlan, plan
+from llavar.data.pack import PackPlan, first_fit, plan
 from llavar.errors import ConfigError
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=120)
@@ -78,3 +78,11 @@ def test_nothing_gives_an_empty_plan():
 
 def test_padding_is_the_share_of_the_capacity_that_stays_empty():
     assert PackPlan(packs=((0,), (1, 2)), capacity=10, tokens=15).padding == pytest.approx(0.25)
+
+
+@given(lengths=LENGTHS)
+@settings(deadline=None)
+def test_one_row_a_pack_is_the_longest_first(lengths: list[int]):
+    packs = first_fit(range(len(lengths)), lengths, 50, most=1)
+    assert sorted(packs) == [(row,) for row in range(len(lengths))]
+    assert [lengths[row] for (row,) in packs] == sorted(lengths, reverse=True)

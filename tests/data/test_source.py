@@ -182,7 +182,7 @@ def test_a_byte_order_mark_is_no_obstacle(tmp_path: Path):
         (b"[1, 2", "not valid JSON"),
         (b"[" * 200_000, "not valid JSON"),
         (b"[" + b"1" * 5000 + b"]", "not valid JSON"),
-        (b"[\xff]", "not UTF-8 at byte 1"),
+        (b"[\xff]", "not UTF-8 at byte 0"),
     ],
 )
 def test_files_that_are_no_rows(tmp_path: Path, content: bytes, match: str):

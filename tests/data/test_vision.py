@@ -10,9 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from llavar import images
-from llavar.data.vision import FeatureStore, PixelFolder, vision_of
+from llavar.data.vision import FeatureStore, PixelFolder, unusable_pictures, vision_of
 from llavar.errors import DataError, ImageError, NotFoundError
 from llavar.images import Transform
+from llavar.records import Encoded
 
 
 class Counting:
@@ -95,3 +96,22 @@ def test_a_source_that_loses_a_picture_is_found_out():
     assert vision_of(Counting(), ["a", "b"]) is not None
     with pytest.raises(DataError, match="2 pictures were asked for and 1 came back"):
         vision_of(Losing(), ["a", "b"])
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_rows_with_unusable_pictures_are_named_by_their_place(folder: Path, opened: bool):
+    (folder / "torn.png").write_bytes((folder / "red.png").read_bytes()[:40])
+    listed = [("red.png",), (), ("blue.png", "none.png"), ("torn.png",), ("none.png",)]
+    rows = [Encoded(id="same", ids=(1,), labels=(1,), images=images) for images in listed]
+    found = unusable_pictures(rows, folder, opened=opened)
+    reasons = {place: (reject.id, reject.reason) for place, reject in found.items()}
+    gone = ("same", "no such picture")
+    assert reasons == {2: gone, 4: gone} | ({3: ("same", "broken picture")} if opened else {})
+
+
+def test_a_picture_is_opened_once(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: list[Path] = []
+    monkeypatch.setattr(images, "open_image", seen.append)
+    rows = [Encoded(id=str(n), ids=(1,), labels=(1,), images=("red.png",)) for n in range(3)]
+    assert unusable_pictures(rows, folder, opened=True) == {}
+    assert len(seen) == 1

@@ -59,7 +59,7 @@ def rows(count: int, answer: str = "yes") -> ArmRows:
 
 
 def stages() -> tuple[Stage, Stage]:
-    feed = FeedConfig(packs=4, parts=2, capacity=512, packing=False)
+    feed = FeedConfig(batch=4, parts=2, capacity=512, packing=False)
     first = {PROJECTOR: PartConfig(lr=1e-2)}
     second = {PROJECTOR: PartConfig(lr=1e-2), DECODER: PartConfig(lr=1e-2)}
     return (

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from llavar import chat
 from llavar.data import collate as collating
+from llavar.data import feed as feeds
 from llavar.data.encode import encode
 from llavar.data.vision import FeatureStore
 from llavar.errors import ConfigError
@@ -73,7 +74,7 @@ def objective(
 ) -> InstructionObjective:
     model = build_llava(replace(SHAPE, **changes), seed=2)
     return InstructionObjective(
-        model, rows, Noise(), feed or FeedConfig(packs=2, parts=2, capacity=256), pad_id=0
+        model, rows, Noise(), feed or FeedConfig(batch=2, parts=2, capacity=256), pad_id=0
     )
 
 
@@ -143,7 +144,7 @@ def test_a_head_that_is_tied_is_trained_once():
 
 def test_a_run_that_was_interrupted_goes_on_bit_identically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     settings = config(PROJECTOR, DECODER, steps=5, log_every=2)
-    feed = FeedConfig(packs=4, parts=2, capacity=256, packing=False)
+    feed = FeedConfig(batch=4, parts=2, capacity=256, packing=False)
     straight, stopped, again = (objective(feed=feed) for _ in range(3))
     fit(straight, settings, tmp_path / "straight")
     compute, calls = llava.answer_loss, iter(range(99))
@@ -168,7 +169,7 @@ def test_a_run_that_was_interrupted_goes_on_bit_identically(tmp_path: Path, monk
 
 
 def test_it_learns_its_rows_by_heart(tmp_path: Path):
-    trained = objective(ROWS[:4], FeedConfig(packs=1, capacity=512))
+    trained = objective(ROWS[:4], FeedConfig(batch=1, capacity=512))
     ticks = fit(trained, config(PROJECTOR, DECODER, steps=30, warmup=0.0), tmp_path).ticks
     assert ticks[-1].loss < 0.75 * ticks[0].loss
 
@@ -191,7 +192,7 @@ def epoch(trained: InstructionObjective, number: int) -> list[int]:
     )
 
 
-SINGLE = FeedConfig(packs=2, parts=1, capacity=256, packing=False)
+SINGLE = FeedConfig(batch=2, parts=1, capacity=256, packing=False)
 
 
 def test_every_epoch_holds_every_row_once_in_another_order():
@@ -203,7 +204,7 @@ def test_every_epoch_holds_every_row_once_in_another_order():
 
 
 def test_packed_epochs_hold_every_row_once_too():
-    trained = objective(feed=FeedConfig(packs=2, parts=2, capacity=256))
+    trained = objective(feed=FeedConfig(batch=2, parts=2, capacity=256))
     seen: Counter[int] = Counter()
     step = 0
     while not seen or min(seen[n] for n in range(14)) < 3:
@@ -224,13 +225,13 @@ def test_batches_depend_on_the_step_and_the_seed_alone():
 
 def test_an_epoch_is_planned_once(monkeypatch: pytest.MonkeyPatch):
     epochs: list[int] = []
-    plan = llava.plan
+    order = feeds.order
 
     def counted(*args: Any, **options: Any) -> Any:
         epochs.append(options["epoch"])
-        return plan(*args, **options)
+        return order(*args, **options)
 
-    monkeypatch.setattr(llava, "plan", counted)
+    monkeypatch.setattr(feeds, "order", counted)
     trained = objective(feed=SINGLE)
     for step in range(21):
         trained.batches(step)
@@ -241,7 +242,7 @@ def test_an_epoch_is_planned_once(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_micro_batches_hold_rows_of_like_length():
-    trained = objective(feed=FeedConfig(packs=8, parts=3, capacity=256, packing=False))
+    trained = objective(feed=FeedConfig(batch=8, parts=3, capacity=256, packing=False))
     batches = trained.batches(0)
     assert [batch.rows for batch in batches] == [3, 3, 2]
     lengths = [[int((line != 0).sum()) for line in batch.ids] for batch in batches]
@@ -252,8 +253,8 @@ def test_micro_batches_hold_rows_of_like_length():
 
 @pytest.mark.parametrize("packing", [True, False])
 def test_the_loss_of_an_epoch_is_the_same_however_it_is_batched(packing: bool):
-    trained = objective(feed=FeedConfig(packs=3, parts=2, capacity=256, packing=packing))
-    alone = objective(feed=FeedConfig(packs=1, capacity=256, packing=False))
+    trained = objective(feed=FeedConfig(batch=3, parts=2, capacity=256, packing=packing))
+    alone = objective(feed=FeedConfig(batch=1, capacity=256, packing=False))
     with torch.no_grad():
         expected = sum(alone.loss(b).item() for step in range(14) for b in alone.batches(step))
         total, rows, step = 0.0, 0, 0
@@ -276,7 +277,7 @@ def test_features_from_a_store_train_like_pictures_do():
     from_pictures, held = objective(feed=SINGLE), objective(feed=SINGLE)
     store = FeatureStore(lambda pixels: losses.features(held.model, pixels), Noise())
     store.add([name for item in ROWS for name in item.images])
-    held.vision = store
+    held.feed.vision = store
     with torch.no_grad():
         for step in range(3):
             one, other = from_pictures.batches(step)[0], held.batches(step)[0]
@@ -287,7 +288,7 @@ def test_features_from_a_store_train_like_pictures_do():
 def test_rows_without_pictures_pass_through_stage_1(tmp_path: Path):
     # Their loss does not depend on the projector at all, which torch refuses to differentiate.
     mixed = [row(0), row(1, pictures=0), row(2, pictures=0), row(3, pictures=2)]
-    trained = objective(mixed, FeedConfig(packs=4, parts=4, capacity=256, packing=False))
+    trained = objective(mixed, FeedConfig(batch=4, parts=4, capacity=256, packing=False))
     assert changed_by(trained, config(PROJECTOR), tmp_path) == LINEAR_1
 
 
@@ -308,6 +309,45 @@ def test_without_rows_there_is_nothing_to_train_on():
 
 
 def test_a_row_longer_than_a_pack_is_an_error(tmp_path: Path):
-    trained = objective(feed=FeedConfig(packs=1, capacity=30))
+    trained = objective(feed=FeedConfig(batch=1, capacity=30))
     with pytest.raises(ConfigError, match="tokens and a pack holds 30; raise the capacity"):
         fit(trained, config(PROJECTOR), tmp_path)
+
+
+def test_the_plan_of_an_epoch_counts_what_its_batches_hold():
+    trained = objective(feed=FeedConfig(batch=5, parts=2, capacity=256))
+    planned = trained.epoch_plan()
+    batches = [batch for step in range(planned.steps) for batch in trained.batches(step)]
+    assert (planned.steps, planned.rows, planned.pictures) == (3, 14, 14)
+    assert planned.packs == sum(len(batch.ids) for batch in batches)
+    assert planned.tokens == sum(batch.useful for batch in batches) == sum(map(len, ROWS))
+    assert planned.padded == sum(batch.ids.numel() for batch in batches)
+    assert planned.padding == pytest.approx(1 - planned.tokens / planned.padded)
+    step, number = planned.longest
+    assert planned.most == max(batch.ids.numel() for batch in batches)
+    assert trained.batches(step)[number].ids.numel() == planned.most
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_packing_changes_the_packs_of_a_step_and_not_its_rows(epoch: int):
+    feeds = [FeedConfig(batch=4, capacity=256, packing=packing) for packing in (True, False)]
+    packed, padded = (objective(feed=feed) for feed in feeds)
+    for step in range(epoch * 4, epoch * 4 + 4):
+        rows = [sorted(chain.from_iterable(chain.from_iterable(o.layout(step)))) for o in (packed, padded)]
+        assert rows[0] == rows[1]
+
+
+def test_without_sorting_rows_stay_in_the_order_of_the_epoch():
+    feed = FeedConfig(batch=8, parts=3, capacity=256, packing=False, like_lengths=False)
+    trained, sorted_ = objective(feed=feed), objective(feed=replace(feed, like_lengths=True))
+    own, other = (list(chain.from_iterable(o.layout(0))) for o in (trained, sorted_))
+    assert sorted(own) == sorted(other)
+    assert own != other
+    assert [len(part) for part in trained.layout(0)] == [3, 3, 2]
+
+
+def test_costs_are_of_useful_tokens_and_pictures():
+    trained = objective(feed=SINGLE)
+    trained.cost = llava.Cost(token=2.0, picture=100.0)
+    batch = trained.batches(0)[0]
+    assert trained.size(batch).flops == 2.0 * batch.useful + 200.0

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from llavar.errors import ConfigError
-from llavar.train import checkpoint, metrics
+from llavar.train import checkpoint, memory, metrics
 from llavar.train.config import LoopConfig, Mean, PartConfig, Precision
-from llavar.train.loop import Fitted, fingerprint, fit
+from llavar.train.loop import Fitted, Rehearsed, fingerprint, fit, rehearse
 from llavar.train.metrics import Size
+from llavar.train.world import World
 
 Make = Callable[..., Any]
 PARTS = {"body": PartConfig(lr=0.01), "head": PartConfig(lr=0.03, weight_decay=0.1)}
@@ -431,3 +432,50 @@ def test_a_micro_batch_that_says_nothing_to_the_trained_parts_counts_but_teaches
     objective.loss = lambda batch: fine(batch) if batch.supervised > 1 else torch.tensor(3.0)
     ticks = fit(objective, config(steps=2, mean=mean, log_every=1), tmp_path).ticks
     assert all(math.isfinite(tick.loss) and tick.grad_norm > 0 for tick in ticks)
+
+
+# --- the dry run ------------------------------------------------------------------------------------------
+
+
+def tried(objective: Any, **given: Any) -> Rehearsed:
+    steps = [lambda step=step: objective.batches(step) for step in range(4)]
+    return rehearse(objective, objective.batches(0)[0], steps, config(), World(), **given)
+
+
+def test_a_dry_run_learns_nothing_and_tells_time_and_memory(whole: Outcome, toy: Make, tmp_path: Path):
+    objective = toy()
+    before = objective.state()
+    told = tried(objective)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in objective.state().items())
+    assert all(p.grad is None for part in objective.parts().values() for p in part.values())
+    assert told.tokens == 4 * 2 * 12
+    assert told.seconds >= told.waited > 0
+    assert told.whole(2 * told.tokens) == pytest.approx(2 * told.seconds)
+    assert told.peak > 1e7  # the process: libraries alone are more
+    fit(objective, config(), tmp_path / "out")
+    assert_equal(outcome(objective, tmp_path / "out"), whole)
+
+
+def test_a_dry_run_stops_when_it_has_seen_enough(toy: Make):
+    assert tried(toy(), enough=0.0).tokens == 2 * 12
+
+
+def test_what_is_not_finite_in_a_dry_run_does_not_reach_the_weights(toy: Make):
+    objective = toy()
+    fine = objective.loss
+    objective.loss = lambda batch: fine(batch) * math.nan
+    before = objective.state()
+    tried(objective)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in objective.state().items())
+
+
+def test_the_most_memory_is_counted_anew():
+    device = torch.device("cpu")
+    memory.forget_peak(device)
+    low = memory.peak(device)
+    held = torch.ones(25_000_000)
+    high = memory.peak(device)
+    assert high - low > 0.8 * held.nbytes
+    del held
+    memory.forget_peak(device)
+    assert memory.peak(device) < high

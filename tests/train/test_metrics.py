@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from llavar.errors import DataError
 from llavar.train import metrics
-from llavar.train.metrics import Meter, Size, Tick
+from llavar.train.metrics import Meter, Owed, Size, Tick
 
 TICK = Tick(
     step=10,
@@ -94,12 +95,59 @@ def test_waiting_is_a_share_of_the_time(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_meter_goes_on_where_another_was():
     whole, first, second = Meter(9), Meter(9), Meter(9)
-    steps = [(sizes(3), 0.7), (sizes(5, 2), 0.31), (sizes(1), 0.11)]
+    padded = [Size(samples=1, tokens=16, supervised=2, useful=11)]
+    steps = [(sizes(3), 0.7), ([*sizes(5), *padded], 0.31), (sizes(1), 0.11)]
     for size, loss in steps:
         whole.add(size, loss=loss, norm=0.0, waited=0.0)
     for size, loss in steps[:2]:
         first.add(size, loss=loss, norm=0.0, waited=0.0)
     second.restore(first.unlogged)
     second.add(steps[2][0], loss=steps[2][1], norm=0.0, waited=0.0)
-    assert second.tick(3, 1e-3).loss == whole.tick(3, 1e-3).loss
-    assert second.unlogged == (0.0, 0)
+    assert second.unlogged == whole.unlogged
+    resumed, straight = second.tick(3, 1e-3), whole.tick(3, 1e-3)
+    assert (resumed.loss, resumed.padding) == (straight.loss, straight.padding)
+    assert second.unlogged == Owed()
+
+
+def test_padding_of_steps_before_a_restart_counts_and_their_time_does_not(monkeypatch: pytest.MonkeyPatch):
+    clock = iter([0.0, 0.0, 2.0, 2.0])
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: next(clock))
+    meter = Meter(4)
+    meter.restore(Owed(loss=6.0, supervised=3, tokens=30, useful=30))
+    meter.add([Size(samples=1, tokens=10, supervised=1, useful=6)], loss=2.0, norm=0, waited=0)
+    tick = meter.tick(2, 1e-3)
+    assert (tick.loss, tick.padding, tick.tokens_per_second) == (2.0, pytest.approx(0.1), 5.0)
+
+
+def test_looking_at_the_model_is_no_training(monkeypatch: pytest.MonkeyPatch):
+    clock = iter([0.0, 0.0, 10.0, 10.0])
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: next(clock))
+    meter = Meter(4)
+    meter.add(sizes(1, 1), loss=1.0, norm=0.0, waited=1.0)
+    meter.pause(6.0)
+    tick = meter.tick(1, 1e-3)
+    assert (tick.samples_per_second, tick.wait, tick.seconds) == (1.0, 0.25, 10.0)
+
+
+def test_padding_and_the_share_of_the_peak_are_of_useful_tokens(monkeypatch: pytest.MonkeyPatch):
+    clock = iter([0.0, 0.0, 2.0, 2.0])
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: next(clock))
+    meter = Meter(4, peak=1000.0)
+    meter.add([Size(samples=1, tokens=10, supervised=2, useful=8, flops=500.0)], loss=1.0, norm=0, waited=0)
+    tick = meter.tick(1, 1e-3, memory_gb=1.5)
+    assert (tick.useful_tokens_per_second, tick.padding, tick.mfu) == (4.0, pytest.approx(0.2), 0.25)
+    assert tick.memory_gb == 1.5
+
+
+def test_without_a_peak_or_padding_nothing_is_made_up():
+    meter = Meter(4)
+    meter.add(sizes(1), loss=1.0, norm=0.0, waited=0.0)
+    tick = meter.tick(1, 1e-3)
+    assert (tick.padding, tick.mfu) == (0.0, None)
+
+
+def test_entries_of_an_older_log_are_read(log: Path):
+    lines = log.read_text(encoding="utf-8").splitlines()
+    old = {k: v for k, v in json.loads(lines[0]).items() if k not in ("padding", "mfu", "memory_gb")}
+    log.write_text(json.dumps(old) + "\n", encoding="utf-8")
+    assert metrics.read(log)[0].padding == 0

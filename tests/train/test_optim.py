@@ -10,7 +10,7 @@ from torch import nn
 
 from llavar.errors import ConfigError
 from llavar.train import optim
-from llavar.train.config import LoopConfig, PartConfig
+from llavar.train.config import LoopConfig, PartConfig, Schedule, StageConfig
 from llavar.train.llava import FeedConfig
 
 PART = PartConfig(lr=1e-3)
@@ -125,5 +125,39 @@ def test_a_decay_is_a_share(decay: float):
 
 @pytest.mark.parametrize(("packs", "parts"), [(0, 1), (2, 0), (2, 3)])
 def test_every_micro_batch_needs_a_pack(packs: int, parts: int):
-    with pytest.raises(ConfigError, match=f"packs is {packs} and parts {parts}"):
-        FeedConfig(packs=packs, parts=parts)
+    with pytest.raises(ConfigError, match=f"batch is {packs} and parts {parts}"):
+        FeedConfig(batch=packs, parts=parts)
+
+
+def test_the_trainers_schedule_starts_from_nothing_and_rounds_its_warm_up_up():
+    settled = config(steps=50, warmup=0.03, schedule=Schedule.TRAINER)
+    factors = [optim.rate(step, settled) for step in range(50)]
+    # transformers: get_cosine_schedule_with_warmup(optimizer, ceil(0.03 * 50), 50)
+    assert factors[:3] == [0.0, 0.5, 1.0]
+    assert factors[26] == pytest.approx(0.5 * (1 + math.cos(math.pi * 24 / 48)))
+    assert optim.rate(0, config(steps=50, warmup=0.0, schedule=Schedule.TRAINER)) == 1.0
+
+
+def test_a_checkpoint_has_to_be_kept():
+    with pytest.raises(ConfigError, match="keep is 0"):
+        config(keep=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0.0}, "epochs is 0.0"),
+        ({"epochs": math.nan}, "epochs is nan"),
+        ({"steps": -1}, "steps is -1"),
+        ({"micro_batch": 9}, "micro_batch is 9 and batch 8"),
+        ({"micro_batch": 0}, "micro_batch is 0"),
+        ({"max_length": 1}, "max_length is 1"),
+        ({"warmup": 2.0}, "warmup is 2.0"),
+        ({"keep": 0}, "keep is 0"),
+    ],
+)
+def test_stages_that_cannot_work_are_errors(change: dict[str, object], message: str):
+    settled = {"parts": {"a": PartConfig(lr=1e-3)}, "batch": 8, "micro_batch": 4, "max_length": 64}
+    assert StageConfig(**settled).micro_batches == 2  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=message):
+        StageConfig(**(settled | change))  # type: ignore[arg-type]

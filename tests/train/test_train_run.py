@@ -172,7 +172,7 @@ def test_a_step_is_saved_once(begin: Callable[..., tuple[Run, nn.Linear]], monke
     saved: list[int] = []
     write = checkpoint.save
     monkeypatch.setattr(
-        checkpoint, "save", lambda state, folder: (saved.append(state.step), write(state, folder))
+        checkpoint, "save", lambda state, folder, keep: (saved.append(state.step), write(state, folder))
     )
     run, layer = begin()
     run.save()

@@ -13,13 +13,43 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from llavar.cli import ask, compare, convert, demo, doctor, eval, inspect, judge, nano, report, score, tasks
+from llavar.cli import (
+    ask,
+    compare,
+    convert,
+    demo,
+    doctor,
+    eval,
+    inspect,
+    judge,
+    legacy,
+    nano,
+    report,
+    score,
+    tasks,
+    train,
+)
 from llavar.errors import LlavarError
 from llavar.version import __version__
 
 _INTERRUPTED = 130
 _FAILED = 2
-_COMMANDS = (demo, ask, inspect, convert, nano, tasks, eval, score, compare, judge, report, doctor)
+_COMMANDS = (
+    demo,
+    ask,
+    inspect,
+    train,
+    convert,
+    nano,
+    tasks,
+    eval,
+    score,
+    compare,
+    judge,
+    report,
+    legacy,
+    doctor,
+)
 """In the order in which ``--help`` lists them."""
 
 

@@ -31,6 +31,8 @@ class Batch:
     vision: Tensor | None
     is_features: bool
     rows: int
+    useful: int = 0
+    """Tokens of all rows, without what the sequences were filled up with."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``; itself if it is there."""
@@ -73,7 +75,13 @@ def collate(
         positions[index] = _positions(pack.rows, longest)
     rows = sum(len(pack.rows) for pack in packs)
     return Batch(
-        ids=ids, labels=labels, positions=positions, vision=vision, is_features=is_features, rows=rows
+        ids=ids,
+        labels=labels,
+        positions=positions,
+        vision=vision,
+        is_features=is_features,
+        rows=rows,
+        useful=sum(len(pack) for pack in packs),
     )
 
 

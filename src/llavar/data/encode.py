@@ -10,12 +10,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from llavar import chat
 from llavar.data.source import Reason, RowError
 from llavar.errors import DataError, ModelError
 from llavar.records import IGNORE, IMAGE_TAG, Conversation, Encoded, Example, Reject, Role, Span, Turn
+
+Value = TypeVar("Value")
 
 
 class Tokenizer(Protocol):
@@ -62,10 +64,17 @@ def encode(
         spans = chat.render(conversation, template)
     except DataError as error:
         raise RowError(example.id, Reason.TEMPLATE, str(error)) from error
-    spans = [_expand(span, image_tokens, start_end) for span in spans]
+    # A picture is one token while text is tokenized: hundreds of them would take most of the time.
+    spans = [_expand(span, 1, start_end) for span in spans]
     ids, offsets = tokenizer.encode_offsets("".join(span.text for span in spans))
+    labels = _labels(ids, offsets, spans)
+    if example.images and image_tokens > 1:
+        patch = tokenizer.lookup(chat.IMAGE_PATCH)
+        places = [at for at, token in enumerate(ids) if token == patch]
+        ids, labels = _repeated(ids, places, image_tokens), _repeated(labels, places, image_tokens)
+        offsets = _repeated(offsets, places, image_tokens)
     _check_images(example, tokenizer, ids, image_tokens, start_end, max_length)
-    labels = _labels(ids, offsets, spans)[:max_length]
+    labels = labels[:max_length]
     if not _answers(labels, offsets, spans, template):
         limit = (
             "there is no answer" if max_length is None else f"within {max_length} tokens there is no answer"
@@ -134,6 +143,17 @@ def _expand(span: Span, image_tokens: int, start_end: bool) -> Span:
     return Span(text=chat.expand_images(span.text, image_tokens, start_end), learn=span.learn)
 
 
+def _repeated(values: list[Value], places: Sequence[int], count: int) -> list[Value]:
+    """``values`` with those at ``places`` written ``count`` times."""
+    found: list[Value] = []
+    start = 0
+    for at in places:
+        found += values[start:at]
+        found += [values[at]] * count
+        start = at + 1
+    return found + values[start:]
+
+
 def _check_images(
     example: Example,
     tokenizer: Tokenizer,
@@ -153,6 +173,8 @@ def _check_images(
         return
     expected = image_tokens * len(example.images)
     found = ids.count(patch)
+    if example.images:  # what strays was written as often as a picture's
+        found = expected + found // image_tokens - len(example.images)
     if found != expected:
         detail = f"it holds {found} {chat.IMAGE_PATCH} where its images take {expected}; escape that text"
         raise RowError(example.id, Reason.STRAY_IMAGE_TOKEN, detail)
@@ -193,7 +215,7 @@ def _answers(
 ) -> int:
     """How many supervised tokens belong to answers; ``v0_train`` also learns every ``###``."""
     if template.style is not chat.Style.V0_TRAINING:
-        return sum(label != IGNORE for label in labels)
+        return len(labels) - labels.count(IGNORE)
     starts = _starts(spans)
     owners = (spans[bisect_right(starts, start) - 1].text for start, _ in offsets)
     kept = zip(labels, owners, strict=False)

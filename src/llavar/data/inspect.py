@@ -6,18 +6,23 @@ Rows are hostile text, so nothing of them is read as markup and control characte
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
 from rich.console import Console
 from rich.text import Text
 
 from llavar import chat
 from llavar.data.encode import Tokenizer, encode
-from llavar.data.source import RowError, scan_rows
+from llavar.data.mixture import parse
+from llavar.data.opened import open_data
+from llavar.data.rows import Encoder, Measured, measure
+from llavar.data.source import RowError
 from llavar.records import IGNORE, Encoded, Example, Role
 
 _STYLES = {True: ("bold green", "bold bright_green underline"), False: ("", "dim")}
@@ -42,9 +47,13 @@ def inspect(
     max_length: int | None = None,
     as_json: bool = False,
     limit: int | None = None,
+    stats: Encoder | None = None,
     out: TextIO,
 ) -> Inspection:
     """Print the first ``limit`` rows of ``path`` (all without one) as they are fed to the model.
+
+    ``path`` may be any data file that is trained on. With ``stats`` all rows, shown or not, are encoded by it
+    and counted at the end: how long they are, and why some cannot be used.
 
     With ``as_json`` one line a row, ``{"id", "input_ids", "labels"}`` or ``{"id", "error"}``; otherwise
     tokens, supervised ones green between ``⟦`` and ``⟧``, and the reason where a row cannot be used.
@@ -55,7 +64,9 @@ def inspect(
     """
     console = Console(file=out, highlight=False, markup=False, emoji=False, soft_wrap=True)
     seen = unusable = 0
-    for row in islice(scan_rows(path), limit):
+    source = open_data(parse(str(path))).rows
+    for number in range(len(source) if limit is None else min(limit, len(source))):
+        row = source.get(number)
         result = _encoded(row, tokenizer, template, image_tokens, start_end, max_length)
         seen += 1
         unusable += isinstance(result, RowError)
@@ -65,7 +76,47 @@ def inspect(
             console.print(_shown(row, result, tokenizer))
     if not as_json:
         console.print(f"{seen} rows, {unusable} of them unusable")
+    if stats is not None:
+        console.print(summary(measure(source, stats)))
     return Inspection(rows=seen, unusable=unusable)
+
+
+def summary(found: Measured) -> str:
+    """Lengths of all rows as a table with bars, and the reasons of those that cannot be used."""
+    lengths = found.lengths[found.lengths > 0]
+    lines = [f"all {len(found.lengths):,} rows: {len(lengths):,} usable, {len(found.rejects):,} not"]
+    if len(lengths):
+        middle, high = (int(value) for value in np.percentile(lengths, (50, 99)))
+        supervised = int(found.supervised.sum()) / int(lengths.sum())
+        lines.append(
+            f"tokens: {int(lengths.sum()):,} ({supervised:.1%} supervised); a row has {lengths.min():,} to "
+            f"{lengths.max():,}, half of them at most {middle:,}, 99 % at most {high:,}"
+        )
+    bins = histogram(found)
+    most = max((count for _, count in bins), default=1)
+    lines += [f"  {name:>13} {count:>10,} {'█' * -(-40 * count // most)}".rstrip() for name, count in bins]
+    for reason, count in reasons(found):
+        lines.append(f"unusable: {count:,} {reason}")
+    return "\n".join(lines)
+
+
+def histogram(found: Measured, bins: int = 12) -> list[tuple[str, int]]:
+    """At most ``bins`` ranges of tokens, equally wide, with how many usable rows lie in each."""
+    lengths = found.lengths[found.lengths > 0]
+    if not len(lengths):
+        return []
+    low, high = int(lengths.min()), int(lengths.max())
+    width = -(-(high - low + 1) // bins)
+    counts = np.bincount((lengths - low) // width)
+    return [
+        (f"{low + at * width:,}-{low + (at + 1) * width - 1:,}", count)
+        for at, count in enumerate(counts.tolist())
+    ]
+
+
+def reasons(found: Measured) -> list[tuple[str, int]]:
+    """Why rows cannot be used, the commonest first."""
+    return Counter(reject.reason for reject in found.rejects.values()).most_common()
 
 
 def _encoded(
@@ -108,12 +159,12 @@ def _shown(row: Example | RowError, result: Encoded | RowError, tokenizer: Token
     text.append(f"  {len(result)} tokens, {supervised} supervised, {len(result.images)} images\n", "cyan")
     if isinstance(row, Example) and row.conversation.turns[0].role is Role.ASSISTANT:
         text.append("the conversation opens with an answer; templates but v0_train leave it out\n", "yellow")
-    for piece, style in _pieces(result, tokenizer):
+    for piece, style in pieces(result, tokenizer):
         text.append(piece, style)
     return text.append("\n")
 
 
-def _pieces(row: Encoded, tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
+def pieces(row: Encoded, tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
     """Text and style of each token; repeated image tokens are counted instead of repeated."""
     pairs = zip(row.ids, row.labels, strict=True)
     position = 0

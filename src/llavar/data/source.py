@@ -16,7 +16,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import cast
 
-from llavar.errors import DataError, NotFoundError
+from llavar.data.scan import Kind, find_rows
+from llavar.errors import DataError
 from llavar.records import Conversation, Example, Reject, Role, Turn
 
 _ROLES = {"human": Role.USER, "gpt": Role.ASSISTANT}
@@ -35,6 +36,7 @@ class Reason(StrEnum):
     TEMPLATE = "refused by the chat template"
     IMAGE_CUT = "image cut by truncation"
     NOTHING_SUPERVISED = "no supervised token"
+    UNWRITABLE = "characters that the tokenizer lacks"
 
 
 class RowError(DataError):
@@ -70,11 +72,33 @@ def read_rows(path: Path, *, source: str = "") -> Sequence[Example]:
 
 def scan_rows(path: Path, *, source: str = "") -> Iterator[Example | RowError]:
     """Like :func:`read_rows`, one by one, giving the error in the place of a row that is malformed."""
-    for number, value in enumerate(_values(path), start=1):
-        try:
-            yield value if isinstance(value, RowError) else parse_row(value, number=number, source=source)
-        except RowError as error:
-            yield error
+    found = find_rows(path)
+    with path.open("rb") as file:
+        for place in found.places:
+            file.seek(int(place["offset"]))
+            data = file.read(int(place["length"]))
+            try:
+                yield decode_row(data, found.kind, number=int(place["number"]), source=source)
+            except RowError as error:
+                yield error
+
+
+def decode_row(data: bytes, kind: Kind, *, number: int = 1, source: str = "") -> Example:
+    """The bytes of one row as an :class:`Example`; ``number`` is the element of the list, or the line.
+
+    Raises:
+        RowError: it is no UTF-8, no JSON, or no row.
+    """
+    name, remedy = f"number {number}", "repair it or download the file again"
+    if kind is Kind.LINES:
+        name, remedy = f"line {number}", "put one row on each line"
+    try:
+        value = json.loads(data.decode())
+    except UnicodeDecodeError as error:
+        raise _malformed(name, f"it is not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise _malformed(name, f"it is not valid JSON ({error}); {remedy}") from None
+    return parse_row(value, number=number, source=source)
 
 
 def parse_row(value: object, *, number: int = 1, source: str = "") -> Example:
@@ -146,39 +170,6 @@ def _kind(value: object) -> str:
 
 def _malformed(name: str, detail: str) -> RowError:
     return RowError(name, Reason.MALFORMED, detail)
-
-
-def _values(path: Path) -> Iterator[object]:
-    """Decoded rows; a JSONL line that is no JSON comes as a :class:`RowError`."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (FileNotFoundError, NotADirectoryError):
-        raise NotFoundError(f"there is no data file at {path}; check the path") from None
-    except IsADirectoryError:
-        raise DataError(f"{path} is a folder; give the JSON file of rows in it") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8") from None
-    if not text.lstrip().startswith("["):
-        yield from _lines(text, path)
-        return
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON ({error}); repair or download it again") from None
-    yield from values
-
-
-def _lines(text: str, path: Path) -> Iterator[object]:
-    if not text.lstrip().startswith("{"):
-        raise DataError(f"{path} begins with {text.lstrip()[:20]!r}; give a JSON list of rows, or JSONL")
-    # Not splitlines: JSON strings may hold U+2028 and its like.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield _malformed(f"line {number}", f"it is not valid JSON ({error}); put one row on each line")
 
 
 def write_rows(examples: Iterable[Example], path: Path) -> None:

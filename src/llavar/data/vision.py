@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from llavar import images
-from llavar.errors import DataError, NotFoundError
-from llavar.images import Transform
+from llavar.data.pictures import MARK, FolderPictures, PictureStore
+from llavar.data.workers import Workers
+from llavar.errors import DataError, ImageError, NotFoundError
+from llavar.images import CLIP, Norm, Transform
+from llavar.records import Encoded, Reject
 
 
 class VisionSource(Protocol):
@@ -28,13 +33,13 @@ class VisionSource(Protocol):
         ...
 
 
-class PixelFolder:
-    """Pictures of a folder, transformed for a tower of ``size`` x ``size`` pixels."""
+class Pixels:
+    """Pictures of a store, transformed for a tower of ``size`` x ``size`` pixels, normalised by ``norm``."""
 
     is_features = False
 
-    def __init__(self, root: Path, *, transform: Transform, size: int) -> None:
-        self.root, self.transform, self.size = root, transform, size
+    def __init__(self, store: PictureStore, *, transform: Transform, size: int, norm: Norm = CLIP) -> None:
+        self.store, self.transform, self.size, self.norm = store, transform, size, norm
 
     def get(self, names: Sequence[str]) -> Tensor:
         """fp32 (n, 3, size, size).
@@ -42,8 +47,23 @@ class PixelFolder:
         Raises:
             ImageError: a picture cannot be opened; NotFoundError: it is not there.
         """
-        arrays = [images.pixels(self.root / name, transform=self.transform, size=self.size) for name in names]
-        return torch.as_tensor(np.stack(arrays))
+        return torch.as_tensor(np.stack([self._pixels(name) for name in names]))
+
+    def _pixels(self, name: str) -> NDArray[np.float32]:
+        file = self.store.source(name)
+        try:
+            return images.pixels(file, transform=self.transform, size=self.size, norm=self.norm)
+        except ImageError as error:
+            if isinstance(file, Path):
+                raise
+            raise ImageError(f"{name!r}: {error}") from None
+
+
+class PixelFolder(Pixels):
+    """The pictures of a folder."""
+
+    def __init__(self, root: Path, *, transform: Transform, size: int, norm: Norm = CLIP) -> None:
+        super().__init__(FolderPictures(root), transform=transform, size=size, norm=norm)
 
 
 class FeatureStore:
@@ -123,3 +143,84 @@ def vision_of(source: VisionSource, names: Sequence[str]) -> Tensor | None:
     if len(given) != len(names):
         raise DataError(f"{len(names)} pictures were asked for and {len(given)} came back")
     return given
+
+
+def unusable_pictures(
+    rows: Sequence[Encoded], root: Path | PictureStore, *, opened: bool
+) -> dict[int, Reject]:
+    """Rows, by their place, with a picture that is not in ``root``, or that cannot be decoded."""
+    store = FolderPictures(root) if isinstance(root, Path) else root
+    found = unusable_names((row.images for row in rows), store, opened=opened)
+    return {place: replace(reject, id=rows[place].id) for place, reject in found.items()}
+
+
+def unusable_names(
+    names: Iterable[Sequence[str]], store: PictureStore, *, opened: bool, workers: int = 0
+) -> dict[int, Reject]:
+    """The same for the names of pictures of each row, where nobody knows the row's id.
+
+    Only if ``opened`` are pictures decoded, in ``workers`` processes; each once, however often it comes in
+    rows that stand near to each other.
+    """
+    rejects: dict[int, Reject] = {}
+    with Workers(_Looking(store, opened), workers if opened else 0) as pool:
+        place = 0
+        for block in pool.results(_blocks(names)):
+            rejects |= {place + at: reject for at, reject in block.found.items()}
+            place += block.rows
+    return rejects
+
+
+_BLOCK = 256
+
+
+def _blocks(names: Iterable[Sequence[str]]) -> Iterator[list[tuple[str, ...]]]:
+    block: list[tuple[str, ...]] = []
+    for of_row in names:
+        block.append(tuple(of_row))
+        if len(block) == _BLOCK:
+            yield block
+            block = []
+    yield block
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    rows: int
+    found: dict[int, Reject]
+
+
+@dataclass(frozen=True, slots=True)
+class _Looking:
+    """The task of a worker: look at the pictures of some rows."""
+
+    store: PictureStore
+    opened: bool
+
+    def __call__(self, block: list[tuple[str, ...]]) -> _Looked:
+        seen: dict[str, Reject | None] = {}
+        found: dict[int, Reject] = {}
+        for place, names in enumerate(block):
+            for name in names:
+                if name not in seen:
+                    seen[name] = _unusable(self.store, name, self.opened)
+                wrong = seen[name]
+                if wrong is not None:
+                    found[place] = wrong
+                    break
+        return _Looked(len(block), found)
+
+
+def _unusable(store: PictureStore, name: str, opened: bool) -> Reject | None:
+    shown = str(store.root / name) if isinstance(store, FolderPictures) else name.rpartition(MARK)[2]
+    missing = Reject(id="", stage="images", reason="no such picture", detail=shown)
+    try:
+        if opened:
+            images.open_image(store.source(name))
+        elif name not in store:
+            return missing
+    except NotFoundError:
+        return missing
+    except (ImageError, OSError) as error:
+        return Reject(id="", stage="images", reason="broken picture", detail=str(error))
+    return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llavar.models.shape import LlavaShape, TextShape, VisionShape
-from llavar.train.config import LoopConfig, PartConfig, Precision
+from llavar.recipes.llavar import Recipe
+from llavar.train.config import LoopConfig, PartConfig, Precision, StageConfig
 from llavar.train.llava import DECODER, PROJECTOR, FeedConfig
 
 SIZE = 96
@@ -67,6 +68,37 @@ def nano_stage2(*, steps: int, seed: int = 0, save_every: int = 50) -> Stage:
     )
 
 
+def nano_recipe1() -> Recipe:
+    """``nano-stage1``: :func:`nano_stage1` by epochs, for files of rows and pictures."""
+    return _recipe(
+        "nano-stage1", "The embedded model's first stage: the projector alone.", nano_stage1(steps=1)
+    )
+
+
+def nano_recipe2() -> Recipe:
+    """``nano-stage2``: :func:`nano_stage2` by epochs, for files of rows and pictures."""
+    return _recipe(
+        "nano-stage2", "The embedded model's second stage: projector and decoder.", nano_stage2(steps=1)
+    )
+
+
+def _recipe(name: str, about: str, stage: Stage) -> Recipe:
+    loop, feed = stage.loop, stage.feed
+    config = StageConfig(
+        parts=loop.parts,
+        batch=feed.batch,
+        micro_batch=feed.batch // feed.parts,
+        max_length=feed.capacity,
+        packing=feed.packing,
+        precision=loop.precision,
+        betas=loop.betas,
+        log_every=loop.log_every,
+        save_every=loop.save_every,
+    )
+    shape = nano_shape(vocab=177, image_token_id=174)
+    return Recipe(name=name, about=about, stage=config, shape=shape, rows=1000, tokens=230, model="nano")
+
+
 def _feed(seed: int) -> FeedConfig:
     # One row a pack: on a CPU, attention over a block mask costs more than the padding it saves.
-    return FeedConfig(packs=16, parts=2, capacity=1024, packing=False, seed=seed)
+    return FeedConfig(batch=16, parts=2, capacity=1024, packing=False, seed=seed)

@@ -25,14 +25,14 @@ _PREFIX = "step-"
 class Checkpoint:
     """``step`` steps are finished; ``fingerprint`` ties the state to the settings it was made with.
 
-    ``unlogged``: summed loss and supervised tokens of the steps since the log's last entry.
+    ``unlogged`` are sums over the steps since the log's last entry (:class:`llavar.train.metrics.Owed`).
     """
 
     step: int
     fingerprint: str
     weights: Mapping[str, Tensor]
     optimizer: Mapping[str, Any]
-    unlogged: tuple[float, int] = (0.0, 0)
+    unlogged: tuple[float, ...] = ()
 
 
 def save(checkpoint: Checkpoint, folder: Path, *, keep: int = 2) -> Path:
@@ -45,7 +45,7 @@ def save(checkpoint: Checkpoint, folder: Path, *, keep: int = 2) -> Path:
         "fingerprint": checkpoint.fingerprint,
         "weights": dict(checkpoint.weights),
         "optimizer": dict(checkpoint.optimizer),
-        "unlogged": checkpoint.unlogged,
+        "unlogged": tuple(checkpoint.unlogged),
     }
     try:
         with aside.open("wb") as file:
@@ -74,7 +74,7 @@ def newest(folder: Path) -> Checkpoint | None:
                 fingerprint=str(state["fingerprint"]),
                 weights=state["weights"],
                 optimizer=state["optimizer"],
-                unlogged=state.get("unlogged", (0.0, 0)),
+                unlogged=tuple(state.get("unlogged", ())),
             )
         except PermissionError:  # nothing is wrong with the file
             raise

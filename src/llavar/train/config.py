@@ -23,6 +23,23 @@ class Mean(StrEnum):
     BATCH = "batch"
 
 
+class Schedule(StrEnum):
+    """How the learning rate rises and falls; both warm up linearly and follow a cosine from there."""
+
+    COSINE = "cosine"
+    """The first step has a rate above 0; the warm-up is the share of steps that is nearest."""
+    TRAINER = "trainer"
+    """As transformers' ``Trainer``, and so the original: the first step's rate is 0, warm-up rounded up."""
+
+
+class Policy(StrEnum):
+    """What to do about rows that cannot be used, and about pictures that cannot be opened."""
+
+    STOP = "stop"
+    SKIP = "skip"
+    """Leave them out, with a record of each and their count."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartConfig:
     """One part of a model (tower, projector, decoder ...): its peak learning rate and weight decay."""
@@ -44,7 +61,8 @@ class LoopConfig:
     ``parts`` names what is trained; everything else is frozen. ``warmup`` is the share of steps over which
     the rate rises linearly before it falls along a cosine to ``floor`` times its peak (paper: 0.03 and 0).
     ``clip`` is the longest that a gradient may be, 0 for any length. ``tags`` say what else a run depends
-    on (its rows, its model), so that another run is not taken for this one.
+    on (its rows, its model), so that another run is not taken for this one. ``keep`` is how many checkpoints
+    are kept.
     """
 
     steps: int
@@ -54,10 +72,12 @@ class LoopConfig:
     clip: float = 1.0
     precision: Precision = Precision.FP32
     mean: Mean = Mean.TOKEN
+    schedule: Schedule = Schedule.COSINE
     betas: tuple[float, float] = (0.9, 0.999)
     seed: int = 0
     log_every: int = 10
     save_every: int = 500
+    keep: int = 2
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
@@ -77,3 +97,80 @@ class LoopConfig:
             raise ConfigError(
                 f"log_every is {self.log_every} and save_every {self.save_every}; both are at least 1 step"
             )
+        if self.keep < 1:
+            raise ConfigError(f"keep is {self.keep}; at least 1 checkpoint has to be kept")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageConfig:
+    """One stage of training, whatever its rows and its model: what a recipe returns.
+
+    A step learns from ``batch`` rows (of all processes together), computed in micro-batches of at most
+    ``micro_batch`` packs. ``steps`` above 0 stands in for ``epochs``. Rows are cut at ``max_length`` tokens,
+    which is also what a pack holds. ``like_lengths`` sorts the packs of a step by length before it is
+    divided: less padding, but with ``mean=batch`` another weight for long rows than the original's.
+    ``recompute`` computes activations a second time instead of keeping them.
+    """
+
+    parts: Mapping[str, PartConfig]
+    batch: int
+    micro_batch: int
+    max_length: int
+    epochs: float = 1.0
+    steps: int = 0
+    packing: bool = True
+    like_lengths: bool = True
+    recompute: bool = False
+    warmup: float = 0.03
+    floor: float = 0.0
+    clip: float = 1.0
+    precision: Precision = Precision.BF16
+    mean: Mean = Mean.TOKEN
+    schedule: Schedule = Schedule.COSINE
+    betas: tuple[float, float] = (0.9, 0.999)
+    seed: int = 0
+    log_every: int = 10
+    save_every: int = 500
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epochs <= 10_000:
+            raise ConfigError(f"epochs is {self.epochs}; it must lie above 0 and be at most 10000")
+        if self.steps < 0:
+            raise ConfigError(f"steps is {self.steps}; give at least 1, or 0 to go by epochs")
+        if not 1 <= self.micro_batch <= self.batch:
+            raise ConfigError(
+                f"micro_batch is {self.micro_batch} and batch {self.batch}; a micro-batch holds at least 1 "
+                "row and at most a whole batch"
+            )
+        if self.max_length < 2:
+            raise ConfigError(f"max_length is {self.max_length}; a row needs at least 2 tokens")
+        self.loop(steps=max(self.steps, 1))
+
+    @property
+    def micro_batches(self) -> int:
+        """How many micro-batches a step is computed in, over all processes."""
+        return -(-self.batch // self.micro_batch)
+
+    def loop(self, *, steps: int, tags: Mapping[str, str] | None = None) -> LoopConfig:
+        """What the loop needs to know of this stage.
+
+        Raises:
+            ConfigError: one of its values cannot work.
+        """
+        return LoopConfig(
+            steps=steps,
+            parts=self.parts,
+            warmup=self.warmup,
+            floor=self.floor,
+            clip=self.clip,
+            precision=self.precision,
+            mean=self.mean,
+            schedule=self.schedule,
+            betas=self.betas,
+            seed=self.seed,
+            log_every=self.log_every,
+            save_every=self.save_every,
+            keep=self.keep,
+            tags=tags or {},
+        )

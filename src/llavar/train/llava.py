@@ -7,102 +7,89 @@ same.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from llavar.data.collate import Batch, collate
-from llavar.data.pack import PackPlan, plan
-from llavar.data.vision import VisionSource, vision_of
+from llavar.data.collate import Batch
+from llavar.data.feed import EpochPlan, Feed, FeedConfig, Loader, Numbers
+from llavar.data.vision import VisionSource
 from llavar.errors import ConfigError
 from llavar.models._hf import projector_layout
 from llavar.models.loss import answer_loss
 from llavar.models.shape import ProjectorLayout
-from llavar.records import Encoded, Pack
+from llavar.records import Encoded
 from llavar.train.loop import Size
+from llavar.train.world import World
 
 PROJECTOR, DECODER, TOWER = "projector", "decoder", "tower"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FeedConfig:
-    """How rows become batches.
+class Cost:
+    """Arithmetic of training, in FLOPs forwards and backwards, for a useful token and for a picture."""
 
-    A step takes ``packs`` packs, computed as ``parts`` micro-batches of like length. ``capacity`` is the
-    most tokens of a pack. Without ``packing`` every pack is one row, padded to the longest of its
-    micro-batch (parity with the original; also faster where attention over a block mask costs more than
-    padding, as on a CPU).
-    """
-
-    packs: int
-    parts: int = 1
-    capacity: int = 2048
-    packing: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.packs < 1 or not 1 <= self.parts <= self.packs:
-            raise ConfigError(
-                f"packs is {self.packs} and parts {self.parts}; at least one pack for each part is needed"
-            )
+    token: float = 0.0
+    picture: float = 0.0
 
 
 class InstructionObjective:
-    """A Llava model, trained on encoded rows."""
+    """A Llava model, trained on encoded rows; :class:`~llavar.data.feed.Feed` says which in which step."""
 
     def __init__(
-        self, model: Any, rows: Sequence[Encoded], vision: VisionSource, feed: FeedConfig, *, pad_id: int
+        self,
+        model: Any,
+        rows: Sequence[Encoded],
+        vision: VisionSource,
+        feed: FeedConfig,
+        *,
+        pad_id: int,
+        world: World | None = None,
+        cost: Cost | None = None,
+        workers: int = 0,
     ) -> None:
-        if not rows:
-            raise ConfigError("there is no row to train on; the rejects say why they were left out")
-        self.model, self.rows, self.vision, self.feed, self.pad_id = model, rows, vision, feed, pad_id
-        self._lengths = [len(row) for row in rows]
-        self._begins = [0]
-        """The step at which each epoch begins, as far as known."""
-        self._planned: tuple[int, PackPlan] | None = None
+        self.world = world or World()
+        self.feed = Feed(rows, vision, feed, pad_id=pad_id, rank=self.world.rank, size=self.world.size)
+        self.model, self.cost, self.loader = model, cost or Cost(), Loader(self.feed, workers)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The last step of an epoch may be smaller; an epoch never ends inside a step."""
+        return self.feed.steps_per_epoch
 
     def parts(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
         return parts_of(self.model)
 
     def batches(self, step: int) -> Sequence[Batch]:
         """Micro-batches of ``step``: a pure function of it, so that no position needs to be stored."""
-        chosen = sorted((self._pack(numbers) for numbers in self._packs(step)), key=len)
-        size = -(-len(chosen) // self.feed.parts)
-        return [self._batch(chosen[start : start + size]) for start in range(0, len(chosen), size)]
+        return self.loader.batches(step)
 
     def size(self, batch: Batch) -> Size:
-        return Size(samples=batch.rows, tokens=batch.ids.numel(), supervised=batch.supervised)
+        pictures = 0 if batch.vision is None else len(batch.vision)
+        return Size(
+            samples=batch.rows,
+            tokens=batch.ids.numel(),
+            supervised=batch.supervised,
+            useful=batch.useful,
+            flops=batch.useful * self.cost.token + pictures * self.cost.picture,
+        )
 
     def loss(self, batch: Batch) -> Tensor:
         return answer_loss(self.model, batch.to(self.model.get_input_embeddings().weight.device))
 
-    def _packs(self, step: int) -> Sequence[tuple[int, ...]]:
-        """Row numbers of the packs of ``step``. Epochs follow each other; their last step may be smaller."""
-        while step >= self._begins[-1]:
-            packs = len(self._plan(len(self._begins) - 1).packs)
-            self._begins.append(self._begins[-1] - (-packs // self.feed.packs))
-        epoch = bisect_right(self._begins, step) - 1
-        first = (step - self._begins[epoch]) * self.feed.packs
-        return self._plan(epoch).packs[first : first + self.feed.packs]
+    def layout(self, step: int) -> list[list[Numbers]]:
+        """The packs of every micro-batch of ``step``."""
+        return self.feed.layout(step)
 
-    def _plan(self, epoch: int) -> PackPlan:
-        if self._planned is None or self._planned[0] != epoch:
-            most, seed = 64 if self.feed.packing else 1, self.feed.seed
-            self._planned = epoch, plan(self._lengths, self.feed.capacity, seed=seed, epoch=epoch, most=most)
-        return self._planned[1]
+    def epoch_plan(self) -> EpochPlan:
+        """What the first epoch holds; later ones differ by the order of their rows."""
+        return self.feed.epoch_plan()
 
-    def _pack(self, numbers: tuple[int, ...]) -> Pack:
-        return Pack(rows=tuple(self.rows[number] for number in numbers))
-
-    def _batch(self, packs: Sequence[Pack]) -> Batch:
-        names = [name for pack in packs for row in pack.rows for name in row.images]
-        vision = vision_of(self.vision, names)
-        return collate(
-            packs, pad_id=self.pad_id, vision=vision, is_features=self.vision.is_features, multiple=8
-        )
+    def batch(self, packs: Sequence[Numbers]) -> Batch:
+        """Packs as tensors, with their pictures."""
+        return self.feed.batch(packs)
 
 
 def parts_of(model: Any) -> dict[str, dict[str, nn.Parameter]]:

@@ -3,9 +3,8 @@
 What is trained is an :class:`Objective`. It hands out the micro-batches of a step as a pure function of the
 step and computes their loss; the loop does the rest. Because nothing is drawn from a generator that runs on
 from step to step, a run that was stopped goes on bit-identically: load the tensors, continue with the next
-step.
-
-Not there yet: several processes (DDP, FSDP2), recomputation, trackers.
+step. In a world of several processes each computes its own micro-batches of a step; gradients are summed and
+divided by what all of them hold together, so that the number of processes changes nothing but round-off.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import hashlib
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -25,10 +24,12 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from llavar.errors import ConfigError
-from llavar.train import metrics, optim
+from llavar.train import memory, metrics, optim
 from llavar.train.config import LoopConfig, Mean, Precision
+from llavar.train.look import Looks
 from llavar.train.metrics import Size
 from llavar.train.run import Run
+from llavar.train.world import World
 
 Batch = TypeVar("Batch")
 
@@ -41,7 +42,7 @@ class Objective(Protocol[Batch]):
         ...
 
     def batches(self, step: int) -> Sequence[Batch]:
-        """The micro-batches of ``step``; equal steps give equal batches."""
+        """The micro-batches of ``step`` that this process computes; equal steps give equal batches."""
         ...
 
     def size(self, batch: Batch) -> Size:
@@ -70,41 +71,151 @@ def fit(
     *,
     on_tick: Callable[[metrics.Tick], None] | None = None,
     on_save: Callable[[int], None] | None = None,
+    looks: Looks | None = None,
+    world: World | None = None,
+    peak: float = 0.0,
 ) -> Fitted:
     """Train ``objective`` for ``config.steps`` steps, or go on where a call with the same settings stopped.
 
     Writes ``metrics.jsonl`` and ``checkpoints/`` under ``out``. An interrupt, a signal turned into an
     exception or an error saves the last finished step before it is raised again. ``on_tick`` is called with
     every entry of the log, ``on_save`` with the step of every checkpoint that ``config.save_every`` asks
-    for.
+    for. ``world`` are the processes that share the steps, ``peak`` what their devices can do together in
+    FLOP/s (0: unknown).
 
     Raises:
         ConfigError: ``out`` holds a run with other settings, a step has no supervised token, or its loss or
             gradient is not finite.
+        LlavarError: another process of the world ended the run.
     """
     started = time.monotonic()
+    world = world or World()
     parts = objective.parts()
-    trained = _freeze_all_but(parts, config)
+    trained = freeze_all_but(parts, config.parts)
     optimizer = optim.build({name: list(part.values()) for name, part in parts.items()}, config)
-    run = Run(config, out, fingerprint(config), trained, optimizer)
+    run = Run(config, out, fingerprint(config), trained, optimizer, world=world, peak=peak)
     first = run.resume()
+    memory.forget_peak(world.device)
     try:
+        if looks:
+            run.pause(looks.begin(first, world))
         for number in range(first, config.steps):
             factor = optim.set_rate(optimizer, number, config)
-            step = _prepare(objective, number, config.seed)
-            loss = _add_gradients(objective, step, config, _device(trained))
+            step = _prepare(objective, number, config.seed, world)
+            loss = _add_gradients(objective, step, config, world, trained)
             norm = _clip(trained, step, config)
-            tick = run.finish_step(step.sizes, loss=loss, norm=norm, factor=factor, waited=step.waited)
-            if tick and on_tick:
-                on_tick(tick)
-            if run.done % config.save_every == 0:
-                run.save()
-                if on_save:
-                    on_save(run.done)
+            with world.together():
+                tick = run.finish_step([step.total], loss=loss, norm=norm, factor=factor, waited=step.waited)
+                if tick and on_tick and world.first:
+                    on_tick(tick)
+            if looks:
+                run.pause(looks.look(run.done, world))
+            with world.together():
+                if run.done % config.save_every == 0:
+                    run.save()
+                    if on_save:
+                        on_save(run.done)
     finally:
         run.save()
     seconds = time.monotonic() - started
     return Fitted(steps=run.done, resumed_at=first, seconds=seconds, ticks=tuple(metrics.read(run.log)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsed:
+    """What a dry run told: seconds of the largest micro-batch, and of whole steps by ``tokens``, of all
+    processes and with padding. ``waited`` of those went into making batches. ``peak`` is the most memory that
+    was held meanwhile, in bytes.
+    """
+
+    largest: float
+    seconds: float
+    waited: float
+    tokens: int
+    peak: int
+
+    def whole(self, tokens: float) -> float:
+        """Seconds for a run of so many tokens."""
+        return self.seconds / max(self.tokens, 1) * tokens
+
+
+def rehearse(
+    objective: Objective[Batch],
+    largest: Batch,
+    steps: Iterable[Callable[[], Sequence[Batch]]],
+    config: LoopConfig,
+    world: World,
+    *,
+    enough: float = 2.0,
+) -> Rehearsed:
+    """Compute the micro-batch ``largest`` and then whole ``steps``, until ``enough`` seconds have passed.
+
+    The updates are made at a rate of 0, so that nothing is learned; what a run needs most memory for is so
+    tried before its first step.
+    """
+    parts = objective.parts()
+    trained = freeze_all_but(parts, config.parts)
+    optimizer = optim.build({name: list(part.values()) for name, part in parts.items()}, config)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    memory.forget_peak(world.device)
+    first = seconds = waited = 0.0
+    tokens = 0
+    with world.together():
+        for _ in range(2):
+            before = time.monotonic()
+            _try(objective, [largest], config, trained)
+            first = time.monotonic() - before
+    for prepare in steps:
+        before = time.monotonic()
+        with world.together():
+            batches = prepare()
+            own = sum(objective.size(batch).tokens for batch in batches)
+        waited += time.monotonic() - before
+        with world.together():
+            _try(objective, batches, config, trained)
+        world.reduce(list(trained.values()))
+        norm = nn.utils.clip_grad_norm_(trained.values(), config.clip or math.inf).item()
+        if math.isfinite(norm):  # at a rate of 0, what is not finite would still reach the weights
+            optimizer.step()  # pyright: ignore[reportUnknownMemberType]
+        optimizer.zero_grad(set_to_none=True)
+        seconds += time.monotonic() - before
+        tokens += int(world.totals([float(own)])[0])
+        if world.totals([seconds])[0] / world.size > enough:
+            break
+    optimizer.zero_grad(set_to_none=True)
+    peak = memory.peak(world.device)
+    return Rehearsed(largest=first, seconds=seconds, waited=waited, tokens=tokens, peak=peak)
+
+
+def _try(
+    objective: Objective[Batch],
+    batches: Sequence[Batch],
+    config: LoopConfig,
+    trained: Mapping[str, nn.Parameter],
+) -> None:
+    for batch in batches:
+        with arithmetic(config.precision, _device(trained)):
+            loss = objective.loss(batch)
+        if loss.requires_grad:
+            loss.backward()  # pyright: ignore[reportUnknownMemberType]
+        loss.item()  # waits for the device
+
+
+def summed_loss(objective: Objective[Batch], steps: int, precision: Precision) -> tuple[float, int]:
+    """The loss summed over the supervised tokens of all ``steps`` steps, and how many those are.
+
+    Of the micro-batches of this process; nothing is learned from them.
+    """
+    loss, supervised = 0.0, 0
+    device = _device(next(iter(objective.parts().values())))
+    with torch.no_grad():
+        for step in range(steps):
+            for batch in objective.batches(step):
+                with arithmetic(precision, device):
+                    loss += objective.loss(batch).item()
+                supervised += objective.size(batch).supervised
+    return loss, supervised
 
 
 def fingerprint(config: LoopConfig) -> str:
@@ -114,42 +225,64 @@ def fingerprint(config: LoopConfig) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step(Generic[Batch]):
-    """The micro-batches of one step, how large they are, and how many seconds went into getting them."""
+    """The micro-batches of one step in this process, their sizes, and the seconds that getting them took.
+
+    ``total`` and ``micro_batches`` count those of all processes.
+    """
 
     number: int
     batches: Sequence[Batch]
     sizes: Sequence[Size]
     waited: float
-
-    @property
-    def supervised(self) -> int:
-        return sum(size.supervised for size in self.sizes)
+    total: Size
+    micro_batches: int
 
 
-def _prepare(objective: Objective[Batch], number: int, seed: int) -> _Step[Batch]:
+def _prepare(objective: Objective[Batch], number: int, seed: int, world: World) -> _Step[Batch]:
     """What an objective draws (dropout, noise) depends on the step, not on what was drawn before."""
-    torch.manual_seed(random.Random(f"step:{seed}:{number}").getrandbits(63))  # pyright: ignore[reportUnknownMemberType]
+    where = f"step:{seed}:{number}" + (f":{world.rank}" if world.rank else "")
+    torch.manual_seed(random.Random(where).getrandbits(63))  # pyright: ignore[reportUnknownMemberType]
     before = time.monotonic()
-    batches = objective.batches(number)
+    with world.together():
+        batches = objective.batches(number)
+        sizes = [objective.size(batch) for batch in batches]
     waited = time.monotonic() - before
-    step = _Step(number=number, batches=batches, sizes=[objective.size(b) for b in batches], waited=waited)
-    if not step.supervised:
+    total, count = _total(sizes, world)
+    if not total.supervised:
         raise ConfigError(f"step {number} has no supervised token; look at the rows with `llavar inspect`")
-    return step
+    return _Step(number=number, batches=batches, sizes=sizes, waited=waited, total=total, micro_batches=count)
 
 
-def _add_gradients(objective: Objective[Batch], step: _Step[Batch], config: LoopConfig, device: str) -> float:
+def _total(sizes: Sequence[Size], world: World) -> tuple[Size, int]:
+    """The sum of ``sizes`` over all processes, and how many they are."""
+    rows = [(s.samples, s.tokens, s.supervised, s.real, s.flops, 1) for s in sizes]
+    summed = world.totals([float(sum(column)) for column in zip(*rows, strict=True)] or [0.0] * 6)
+    samples, tokens, supervised, useful = (int(value) for value in summed[:4])
+    total = Size(samples=samples, tokens=tokens, supervised=supervised, useful=useful, flops=summed[4])
+    return total, int(summed[5])
+
+
+def _add_gradients(
+    objective: Objective[Batch],
+    step: _Step[Batch],
+    config: LoopConfig,
+    world: World,
+    trained: Mapping[str, nn.Parameter],
+) -> float:
     """Run the micro-batches forwards and backwards; returns the mean loss over all supervised tokens."""
-    total = 0.0
-    for batch, size in zip(step.batches, step.sizes, strict=True):
-        by_batch = max(size.supervised, 1) * len(step.batches)
-        share = step.supervised if config.mean is Mean.TOKEN else by_batch
-        with _arithmetic(config.precision, device):
-            loss = objective.loss(batch)
-        if loss.requires_grad:  # rows without pictures say nothing to a projector
-            (loss / share).backward()  # pyright: ignore[reportUnknownMemberType]
-        total += loss.item()
-    return _finite("loss", total / step.supervised, step.number)
+    own = 0.0
+    with world.together():
+        for batch, size in zip(step.batches, step.sizes, strict=True):
+            by_batch = max(size.supervised, 1) * step.micro_batches
+            share = step.total.supervised if config.mean is Mean.TOKEN else by_batch
+            with arithmetic(config.precision, _device(trained)):
+                loss = objective.loss(batch)
+            if loss.requires_grad:  # rows without pictures say nothing to a projector
+                (loss / share).backward()  # pyright: ignore[reportUnknownMemberType]
+            own += loss.item()
+    (total,) = world.totals([own])
+    world.reduce(list(trained.values()))
+    return _finite("loss", total / step.total.supervised, step.number)
 
 
 def _clip(trained: Mapping[str, nn.Parameter], step: _Step[Batch], config: LoopConfig) -> float:
@@ -170,18 +303,19 @@ def _device(trained: Mapping[str, nn.Parameter]) -> str:
     return next(iter(trained.values())).device.type
 
 
-def _arithmetic(precision: Precision, device: str) -> contextlib.AbstractContextManager[object]:
+def arithmetic(precision: Precision, device: str) -> contextlib.AbstractContextManager[object]:
+    """What forward passes are computed in."""
     return torch.autocast(device, torch.bfloat16, enabled=precision is Precision.BF16)
 
 
-def _freeze_all_but(
-    parts: Mapping[str, Mapping[str, nn.Parameter]], config: LoopConfig
+def freeze_all_but(
+    parts: Mapping[str, Mapping[str, nn.Parameter]], chosen: Container[str]
 ) -> dict[str, nn.Parameter]:
-    """Let only the configured parts have gradients; returns their parameters by ``part/name``."""
+    """Let only the ``chosen`` parts have gradients; returns their parameters by ``part/name``."""
     trained: dict[str, nn.Parameter] = {}
     for part, parameters in parts.items():
         for name, parameter in parameters.items():
-            parameter.requires_grad_(part in config.parts)
-            if part in config.parts:
+            parameter.requires_grad_(part in chosen)
+            if part in chosen:
                 trained[f"{part}/{name}"] = parameter
     return trained

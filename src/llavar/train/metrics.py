@@ -7,17 +7,29 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from llavar.errors import DataError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """Samples, tokens that the model computes on, and tokens that are supervised."""
+    """Samples, tokens that the model computes on, and tokens that are supervised.
+
+    ``useful`` are the tokens that are no padding (none given: all are useful); ``flops`` are the arithmetic
+    that they need forwards and backwards, 0 where nobody counts.
+    """
 
     samples: int
     tokens: int
     supervised: int
+    useful: int = -1
+    flops: float = 0.0
+
+    @property
+    def real(self) -> int:
+        """Tokens that are no padding."""
+        return self.tokens if self.useful < 0 else self.useful
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +38,9 @@ class Tick:
 
     ``loss`` is the mean over the supervised tokens of all steps since the last tick; rates are over the
     same span; ``wait`` is the share of the time that went into waiting for data; ``left`` is an estimate in
-    seconds.
+    seconds. ``useful_tokens_per_second`` leaves out the padding, whose share is ``padding``. ``mfu`` is the
+    share of the peak that useful arithmetic reached, None where the peak is not known; ``memory_gb`` is the
+    most that was held on the GPU, or on a CPU by the whole process.
     """
 
     step: int
@@ -38,6 +52,10 @@ class Tick:
     wait: float
     seconds: float
     left: float
+    useful_tokens_per_second: float = 0.0
+    padding: float = 0.0
+    mfu: float | None = None
+    memory_gb: float = 0.0
 
 
 def append(tick: Tick, path: Path) -> None:
@@ -71,11 +89,26 @@ def rewind(path: Path, step: int) -> None:
     aside.replace(path)
 
 
-class Meter:
-    """Sums between two ticks of a run of ``steps`` steps."""
+class Owed(NamedTuple):
+    """What the log is still owed at a checkpoint: sums over the steps since its last entry."""
 
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
+    loss: float = 0.0
+    supervised: int = 0
+    tokens: int = 0
+    useful: int = 0
+
+    @classmethod
+    def of(cls, stored: Sequence[float]) -> Owed:
+        """As a checkpoint holds it; those of earlier versions hold fewer numbers."""
+        loss, *counts = stored or (0.0,)
+        return cls(loss, *(int(count) for count in counts[:3]))
+
+
+class Meter:
+    """Sums between two ticks of a run of ``steps`` steps. ``peak`` is what all devices can do, in FLOP/s."""
+
+    def __init__(self, steps: int, *, peak: float = 0.0) -> None:
+        self._steps, self._peak = steps, peak
         self._begun = time.monotonic()
         self._seen = 0
         self._reset()
@@ -83,16 +116,25 @@ class Meter:
     def _reset(self) -> None:
         self._since = time.monotonic()
         self._loss = self._waited = self._norm = 0.0
-        self._samples = self._tokens = self._supervised = 0
+        self._samples = self._tokens = self._useful = self._supervised = 0
+        self._flops = 0.0
+        self._earlier = Owed()
 
     @property
-    def unlogged(self) -> tuple[float, int]:
-        """Summed loss and supervised tokens since the last tick: what a checkpoint has to remember."""
-        return self._loss, self._supervised
+    def unlogged(self) -> Owed:
+        """Sums since the last tick: what a checkpoint has to remember."""
+        earlier = self._earlier
+        return Owed(
+            self._loss, self._supervised, self._tokens + earlier.tokens, self._useful + earlier.useful
+        )
 
-    def restore(self, unlogged: tuple[float, int]) -> None:
+    def restore(self, unlogged: Owed) -> None:
         """Go on where another meter was; rates are of the time since now."""
-        self._loss, self._supervised = unlogged
+        self._loss, self._supervised, self._earlier = unlogged.loss, unlogged.supervised, unlogged
+
+    def pause(self, seconds: float) -> None:
+        """Leave out ``seconds`` that went into looking at the model: rates are those of training."""
+        self._since += seconds
 
     def add(self, sizes: Sequence[Size], *, loss: float, norm: float, waited: float) -> None:
         """One step: sizes of its micro-batches, mean loss, gradient norm, and seconds waited for data."""
@@ -101,13 +143,16 @@ class Meter:
         self._supervised += supervised
         self._samples += sum(size.samples for size in sizes)
         self._tokens += sum(size.tokens for size in sizes)
+        self._useful += sum(size.real for size in sizes)
+        self._flops += sum(size.flops for size in sizes)
         self._norm, self._waited = norm, self._waited + waited
         self._seen += 1
 
-    def tick(self, step: int, lr: float) -> Tick:
+    def tick(self, step: int, lr: float, *, memory_gb: float = 0.0) -> Tick:
         """The entry for ``step``, at least one step after the last; the sums begin again."""
         now = time.monotonic()
         span = max(now - self._since, 1e-9)
+        tokens, useful = self._tokens + self._earlier.tokens, self._useful + self._earlier.useful
         tick = Tick(
             step=step,
             loss=self._loss / self._supervised,
@@ -118,6 +163,10 @@ class Meter:
             wait=self._waited / span,
             seconds=now - self._begun,
             left=(now - self._begun) / self._seen * (self._steps - step),
+            useful_tokens_per_second=self._useful / span,
+            padding=1 - useful / max(tokens, 1),
+            mfu=self._flops / span / self._peak if self._peak else None,
+            memory_gb=memory_gb,
         )
         self._reset()
         return tick

@@ -9,14 +9,16 @@ import torch
 from torch import nn
 
 from llavar.errors import ConfigError
-from llavar.train.config import LoopConfig
+from llavar.train.config import LoopConfig, Schedule
 
 
 def rate(step: int, config: LoopConfig) -> float:
     """Factor on every peak learning rate at ``step`` (counted from 0)."""
-    warm = max(1, round(config.warmup * config.steps))
+    from_zero = config.schedule is Schedule.TRAINER
+    share = config.warmup * config.steps
+    warm = math.ceil(share) if from_zero else max(1, round(share))
     if step < warm:
-        return (step + 1) / warm
+        return step / warm if from_zero else (step + 1) / warm
     done = (step - warm) / max(1, config.steps - warm)
     return config.floor + (1 - config.floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 

@@ -13,14 +13,17 @@ import torch
 from torch import nn
 
 from llavar.errors import ConfigError
-from llavar.train import checkpoint, metrics
+from llavar.train import checkpoint, memory, metrics
 from llavar.train.config import LoopConfig
+from llavar.train.world import World
 
 
 class Run:
     """Trained tensors, optimizer, log and the count of finished steps: together they are one moment of a run.
 
-    ``fingerprint`` ties the moment to the settings of the run; ``trained`` are the parameters by name.
+    ``fingerprint`` ties the moment to the settings of the run; ``trained`` are the parameters by name. In a
+    world of several processes every one holds the moment, and the first writes it down. ``peak`` is what all
+    devices can do together, in FLOP/s.
     """
 
     def __init__(
@@ -30,13 +33,17 @@ class Run:
         fingerprint: str,
         trained: Mapping[str, nn.Parameter],
         optimizer: torch.optim.Optimizer,
+        *,
+        world: World | None = None,
+        peak: float = 0.0,
     ) -> None:
         self.config, self.out, self.fingerprint = config, out, fingerprint
         self.trained, self.optimizer = trained, optimizer
+        self.world = world or World()
         self.log, self.saves = out / "metrics.jsonl", out / "checkpoints"
         self.done = self._saved = 0
         self._whole = True
-        self._meter = metrics.Meter(config.steps)
+        self._meter = metrics.Meter(config.steps, peak=peak)
 
     def resume(self) -> int:
         """Go on from the newest checkpoint; returns how many steps are finished, 0 without one.
@@ -44,8 +51,19 @@ class Run:
         Raises:
             ConfigError: ``out`` holds a run with other settings.
         """
-        self.out.mkdir(parents=True, exist_ok=True)
         self.optimizer.zero_grad(set_to_none=True)
+        # The first one may tidy up what a crash left, so the others look after it.
+        with self.world.together():
+            if self.world.first:
+                self._go_on()
+        with self.world.together():
+            if not self.world.first:
+                self._go_on()
+        self.world.agree(self.done, "finished steps")
+        return self.done
+
+    def _go_on(self) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
         found = checkpoint.newest(self.saves)
         if found is not None:
             if found.fingerprint != self.fingerprint:
@@ -55,9 +73,9 @@ class Run:
                 )
             checkpoint.restore(found, self.trained, self.optimizer)
             self.done = self._saved = found.step
-            self._meter.restore(found.unlogged)
-        metrics.rewind(self.log, self.done)
-        return self.done
+            self._meter.restore(metrics.Owed.of(found.unlogged))
+        if self.world.first:
+            metrics.rewind(self.log, self.done)
 
     def finish_step(
         self, sizes: Sequence[metrics.Size], *, loss: float, norm: float, factor: float, waited: float
@@ -79,13 +97,20 @@ class Run:
     def _tick(self, factor: float) -> metrics.Tick | None:
         if self.done % self.config.log_every and self.done < self.config.steps:
             return None
-        tick = self._meter.tick(self.done, factor * max(part.lr for part in self.config.parts.values()))
-        metrics.append(tick, self.log)
+        held = memory.peak(self.world.device) / 1e9
+        fastest = max(part.lr for part in self.config.parts.values())
+        tick = self._meter.tick(self.done, factor * fastest, memory_gb=held)
+        if self.world.first:
+            metrics.append(tick, self.log)
         return tick
+
+    def pause(self, seconds: float) -> None:
+        """Do not count ``seconds`` as training."""
+        self._meter.pause(seconds)
 
     def save(self) -> None:
         """Write the last finished step, unless that is saved already or cannot be."""
-        if not self._whole or self.done == self._saved:
+        if not self.world.first or not self._whole or self.done == self._saved:
             return
         state = checkpoint.Checkpoint(
             step=self.done,
@@ -94,7 +119,7 @@ class Run:
             optimizer=self.optimizer.state_dict(),
             unlogged=self._meter.unlogged,
         )
-        checkpoint.save(state, self.saves)
+        checkpoint.save(state, self.saves, keep=self.config.keep)
         self._saved = self.done
 
 

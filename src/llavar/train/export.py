@@ -1,0 +1,99 @@
+"""What a finished run leaves: a stock model folder with a card, and the projector alone after stage 1."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llavar.models import _hf as hf
+from llavar.models import folder as folders
+from llavar.models.projector import Linear
+from llavar.models.projector_file import write_projector
+from llavar.models.shape import ProjectorLayout
+from llavar.train import home
+from llavar.train.material import Model
+
+CARD = "README.md"
+LAST = "special_tokens_map.json"
+"""Written last, so a model folder that has it is whole."""
+
+_PROJECTOR = "multi_modal_projector."
+
+
+class SavedAs(StrEnum):
+    """What numbers the finished model is written in. Frozen parts come out as they went in."""
+
+    STORED = "stored"
+    """As the model that the run started from."""
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+_DTYPES: Mapping[SavedAs, torch.dtype] = {
+    SavedAs.FP32: torch.float32,
+    SavedAs.BF16: torch.bfloat16,
+    SavedAs.FP16: torch.float16,
+}
+
+
+def is_finished(out: Path) -> bool:
+    """Whether the model folder of a run is whole."""
+    return (out / home.MODEL / LAST).is_file()
+
+
+def save_model(model: Model, out: Path, card: str, *, saved_as: SavedAs, trained: Iterable[Tensor]) -> None:
+    """Write ``out/model``: weights, configuration, processor, card, and the tokenizer last.
+
+    ``trained`` are the parameters that training changed; everything else is taken over from the folder that
+    the run started from, bit by bit where ``saved_as`` does not convert it.
+    """
+    folder = out / home.MODEL
+    for left in out.glob(f".{home.MODEL}.*"):  # by a kill while the folder was written
+        shutil.rmtree(left)
+    state, stored = _state(model, {id(tensor) for tensor in trained})
+    hf.save_llava(
+        model.module,
+        folder,
+        dtype=_DTYPES.get(saved_as, stored),
+        layout=ProjectorLayout.FOLD if model.layout is ProjectorLayout.FOLD else None,
+        transform=model.transform,
+        norm=model.norm,
+        state=state,
+    )
+    home.write_text(folder / CARD, card)
+    model.tokenizer.save(folder)
+
+
+def _state(model: Model, trained: set[int]) -> tuple[dict[str, Tensor], torch.dtype]:
+    """The tensors to write by name, and the type of the stored embedding."""
+    module: Any = model.module
+    state: dict[str, Tensor] = dict(module.state_dict())
+    names = folders.hub_names(state)
+    parameters: dict[str, Any] = dict(module.named_parameters(remove_duplicate=False))
+    weights = folders.open_weights(model.folder)
+    same = {
+        key: stored
+        for key, stored in weights.items()
+        if not key.startswith(_PROJECTOR) and id(parameters.get(names[key])) not in trained
+    }
+    for key, tensor in folders.read_tensors(same).items():
+        state[names[key]] = tensor
+    (key,) = (key for key in weights if key.endswith("embed_tokens.weight"))
+    (embedding,) = folders.read_tensors({key: weights[key]}).values()
+    return state, embedding.dtype
+
+
+def save_projector(model: Model, out: Path) -> bool:
+    """Write ``out/mm_projector.bin`` in fp32, if the projector is a single layer; returns whether it is."""
+    if model.layout is ProjectorLayout.MLP or model.layout is None:
+        return False
+    layer: Any = model.module.model.multi_modal_projector.linear_1
+    write_projector(Linear(weight=layer.weight.detach(), bias=layer.bias.detach()), out / home.PROJECTOR)
+    return True

@@ -1,0 +1,112 @@
+"""The folder of a run: whose it is, what it holds, and that only one process at a time trains in it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TextIO
+
+from llavar.errors import ConfigError, StorageError
+from llavar.records import Reject
+
+CHECKPOINTS = "checkpoints"
+CONFIG = "config.json"
+EXPECTED = "expected.json"
+LOCK = "lock"
+LOG = "metrics.jsonl"
+MODEL = "model"
+PROJECTOR = "mm_projector.bin"
+REJECTS = "rejects.jsonl"
+START = "start"
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+@contextmanager
+def claimed(out: Path) -> Generator[None]:
+    """Keep ``out`` to this process while the block runs.
+
+    The lock file holds the process's number, for people. What counts is the lock that the system keeps on
+    it: a process that was killed has lost it, so that nothing stale has to be cleared away.
+
+    Raises:
+        ConfigError: another process trains there.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"{out} is in use: process {_owner(file)} trains there; wait for it, or use another --out"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _owner(file: TextIO) -> str:
+    file.seek(0)
+    return file.read(20).strip() or "unknown"
+
+
+@contextmanager
+def writable(out: Path) -> Generator[None]:
+    """A full disk ends the block with a sentence: what is missing, what is kept, what to do.
+
+    Raises:
+        StorageError: the disk of ``out`` is full, or takes nothing.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = _refused(error)
+        if reason is None:
+            raise
+        steps = sorted(path.stem.removeprefix("step-") for path in (out / CHECKPOINTS).glob("step-*.pt"))
+        kept = f"it goes on after step {int(steps[-1])}" if steps else "no step is saved yet"
+        raise StorageError(
+            f"{out} cannot be written: {reason} ({shutil.disk_usage(out).free / 1e6:.0f} MB are free there); "
+            f"make room and start llavar train {out}: {kept}"
+        ) from error
+
+
+def _refused(error: BaseException | None) -> str | None:
+    """Why nothing can be written, if that is behind ``error``: torch and safetensors wrap what they met."""
+    for _ in range(10):
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return error.strerror
+        if error is not None and "(os error 28)" in str(error):
+            return os.strerror(errno.ENOSPC)
+        error = error and (error.__cause__ or error.__context__)
+    return None
+
+
+def has_begun(out: Path) -> bool:
+    """Whether a step was ever finished and written down in ``out``."""
+    log = out / LOG
+    return (log.is_file() and log.stat().st_size > 0) or any((out / CHECKPOINTS).glob("*.pt"))
+
+
+def write_rejects(rejects: Iterable[Reject], out: Path) -> None:
+    """One JSON object a line, replacing those of an earlier start."""
+    lines = [json.dumps(asdict(reject), ensure_ascii=False) + "\n" for reject in rejects]
+    write_text(out / REJECTS, "".join(lines))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file aside and rename it."""
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,426 @@
+"""A training job from files to files: what ``llavar train`` runs.
+
+A :class:`Job` says everything that a run depends on but the number of its processes; it is written into the
+folder of the run, so that the folder alone is enough to go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+
+from llavar.data.collate import Batch
+from llavar.data.vision import Pixels
+from llavar.errors import ConfigError, ModelError
+from llavar.models.shape import LlavaShape
+from llavar.train import export, home, material, story
+from llavar.train.config import LoopConfig, Precision, StageConfig
+from llavar.train.estimate import Load, cost_of, memory_of
+from llavar.train.llava import PROJECTOR, Cost, EpochPlan, FeedConfig, InstructionObjective
+from llavar.train.look import Look, Looks, Watch, Watched
+from llavar.train.loop import Fitted, arithmetic, fit, freeze_all_but, rehearse, summed_loss
+from llavar.train.material import Model, Rows
+from llavar.train.metrics import Tick
+from llavar.train.settings import Job, document, read_job, record
+from llavar.train.track import Trackers, opened
+from llavar.train.world import World
+
+__all__ = ["Expected", "Job", "Watcher", "read_job", "record", "run"]
+
+Say = Callable[[str], None]
+
+
+class Watcher(Protocol):
+    """Makes the function that asks a model in training: what evaluates is above this layer and handed in."""
+
+    def __call__(self, model: Model, data: str, out: Path, say: Say) -> Watch:
+        """The questions are those of the folder ``data``, or drawn below ``out`` where none is named."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What was foretold before the first step: seconds of all steps, and bytes.
+
+    ``peak`` as the dry run held them (on a GPU torch, else the whole process), ``model`` as counted for the
+    model alone, where its shape is known.
+    """
+
+    seconds: float
+    peak: int
+    model: float | None = None
+
+
+def run(
+    job: Job,
+    out: Path,
+    *,
+    world: World | None = None,
+    say: Say | None = None,
+    watcher: Watcher | None = None,
+    workers: int = 0,
+) -> Fitted:
+    """Do ``job`` in the folder ``out``, or go on with it where it was stopped.
+
+    Leaves ``config.json``, ``rejects.jsonl``, ``metrics.jsonl``, ``checkpoints/``, the trained model as
+    ``model/`` and, where the projector alone was trained, ``mm_projector.bin``; where the model was looked
+    at, ``validation.jsonl`` and ``samples.jsonl``. ``watcher`` makes what asks it questions. ``workers``
+    processes read, encode and decode ahead; no number depends on how many they are.
+
+    Raises:
+        LlavarError: something cannot be used; what was finished before can be gone on from.
+        KeyboardInterrupt: the run was interrupted or told to end (SIGTERM); its last step is saved.
+    """
+    world = world or World()
+    tell: Say = say if say is not None and world.first else _silent
+    with (
+        _begun(job, out, world),
+        home.writable(out),
+        _interruptible(world),
+        _determinism(job.deterministic),
+    ):
+        model = _load(job, out, world, tell)
+        rows = _read(job, model, out, world, tell, workers)
+
+        objective = _objective(job, model, rows, world, workers)
+        trained = freeze_all_but(objective.parts(), job.stage.parts)
+        tell(story.parts_table(objective.parts(), job.stage))
+        _place(model, objective, job.stage, world)
+        held_out = _held_out(job, model, world, tell)
+
+        epoch = objective.epoch_plan()
+        loop = job.stage.loop(steps=_steps(job.stage, epoch), tags=_tags(job, model, rows))
+        tell(story.plan(epoch, loop, job.stage, world.size))
+
+        if not export.is_finished(out):
+            expected = _rehearse(objective, loop, job, epoch, world, tell)
+            if world.first:
+                home.write_text(out / home.EXPECTED, json.dumps(asdict(expected), indent=1) + "\n")
+
+        with _tracked(job, out, world, tell) as trackers:
+
+            def on_tick(tick: Tick) -> None:
+                tell(story.tick(tick, loop.steps))
+                trackers.log(tick.step, asdict(tick), group="train")
+
+            def on_look(look: Look, watched: Watched | None) -> None:
+                tell(story.look(look, watched))
+                trackers.log(look.step, asdict(look), group="validation")
+
+            looks = _looks(job, model, held_out, out, loop, watcher, on_look, world, tell)
+            peak = job.peak_tflops * 1e12 * world.size
+            with objective.loader.until(loop.steps):
+                fitted = fit(objective, loop, out, on_tick=on_tick, looks=looks, world=world, peak=peak)
+            tell(story.end(fitted, loop.steps))
+
+        with world.together():
+            if world.first and not export.is_finished(out):
+                card = story.card(job.recipe, job.model, job.data, job.stage, rows.rejects, fitted, epoch)
+                if set(job.stage.parts) == {PROJECTOR} and export.save_projector(model, out):
+                    tell(f"The projector alone is in {out / home.PROJECTOR}.")
+                export.save_model(model, out, card, saved_as=job.saved_as, trained=trained.values())
+        tell(f"The model is in {out / home.MODEL}.")
+    return fitted
+
+
+def _silent(_text: str) -> None:
+    pass
+
+
+# The folder, and how a run ends early.
+
+
+@contextlib.contextmanager
+def _begun(job: Job, out: Path, world: World) -> Generator[None]:
+    """The folder is this run's alone and holds its settings."""
+    with contextlib.ExitStack() as stack:
+        with world.together():
+            if world.first:
+                stack.enter_context(home.claimed(out))
+                record(job, out)
+        yield
+
+
+@contextlib.contextmanager
+def _interruptible(world: World) -> Generator[None]:
+    """A batch system's SIGTERM ends a run as Ctrl-C does. Several processes have their own way."""
+    if world.size > 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _determinism(wanted: bool) -> Generator[None]:
+    """On a GPU some sums are done in any order unless torch is told otherwise; on a CPU none is."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:  # read when the first product is computed
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted or before, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+# What it starts from.
+
+
+def _load(job: Job, out: Path, world: World, tell: Say) -> Model:
+    """The first process puts a decoder and a tower together where they are named apart."""
+    tell(f"Loading {job.model} ...")
+    with world.together():
+        if world.first:
+            _start(job, out)
+    with world.together():
+        return material.load_model(
+            _start(job, out),
+            projector=job.projector,
+            conversation=job.conversation,
+            transform=job.transform,
+            feature_layer=job.feature_layer,
+            attention=job.attention,
+            seed=job.stage.seed,
+        )
+    raise AssertionError("together ends the run where loading fails")
+
+
+def _start(job: Job, out: Path) -> Path:
+    return material.start_of(
+        job.model, job.vision_tower, out, conversation=job.conversation, select_layer=job.feature_layer
+    )
+
+
+def _read(job: Job, model: Model, out: Path, world: World, tell: Say, workers: int) -> Rows:
+    """The first process makes the indices that the others find in the cache."""
+    tell(f"Reading {', '.join(job.data)} ...")
+    rows: Rows | None = None
+    with world.together():
+        if world.first:
+            rows = _rows(job, job.data, model, workers)
+            home.write_rejects(rows.rejects, out)
+            tell(
+                story.rows(len(rows.encoded), rows.tokens, rows.rejects, rows.supervised, out / home.REJECTS)
+            )
+            tell(story.indexed(rows.indexed, rows.measured))
+    with world.together():
+        return rows if rows is not None else _rows(job, job.data, model, workers)
+    raise AssertionError("together ends the run where reading fails")
+
+
+def _rows(job: Job, data: tuple[str, ...], model: Model, workers: int) -> Rows:
+    return material.read_rows(
+        data,
+        job.images,
+        model,
+        max_length=job.stage.max_length,
+        bad_rows=job.bad_rows,
+        bad_images=job.bad_images,
+        workers=workers,
+        seed=job.stage.seed,
+    )
+
+
+def _objective(job: Job, model: Model, rows: Rows, world: World, workers: int = 0) -> InstructionObjective:
+    stage = job.stage
+    feed = FeedConfig(
+        batch=stage.batch,
+        parts=stage.micro_batches,
+        capacity=stage.max_length,
+        packing=stage.packing,
+        like_lengths=stage.like_lengths,
+        seed=stage.seed,
+    )
+    shape = shape_of(model.module)
+    pictures = Pixels(rows.pictures, transform=model.transform, size=model.image_size, norm=model.norm)
+    return InstructionObjective(
+        model.module,
+        rows.encoded,
+        pictures,
+        feed,
+        pad_id=model.tokenizer.pad_id or 0,
+        world=world,
+        cost=cost_of(shape, stage.parts) if shape else Cost(),
+        workers=workers,
+    )
+
+
+def shape_of(module: Any) -> LlavaShape | None:
+    """The numbers of a stock model; None for a tower or a decoder that has no shape here."""
+    try:
+        return LlavaShape.from_config(module.config.to_dict())
+    except (ModelError, ConfigError):
+        return None
+
+
+def _place(model: Model, objective: InstructionObjective, stage: StageConfig, world: World) -> None:
+    """What is frozen goes into the type that it is computed in; then everything to the device."""
+    module: Any = model.module
+    if stage.precision is Precision.BF16:
+        for part, parameters in objective.parts().items():
+            # A projector may not be that of the model's folder, so it is written as it is held.
+            for parameter in parameters.values() if part not in (*stage.parts, PROJECTOR) else ():
+                parameter.data = parameter.data.to(torch.bfloat16)
+    if stage.recompute:
+        module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    module.to(world.device)
+
+
+# What is looked at meanwhile.
+
+
+def _held_out(job: Job, model: Model, world: World, tell: Say) -> InstructionObjective | None:
+    """The rows that are validated on, as an objective that is never trained."""
+    if not job.validate:
+        return None
+    tell(f"Reading {', '.join(job.validate)} to validate on ...")
+    with world.together():
+        rows = _rows(job, job.validate, model, workers=0)
+        tell(f"{len(rows.encoded):,} rows held out, {len(rows.rejects)} left out of them.")
+        share = replace(job.stage, batch=job.stage.micro_batch * world.size)
+        return _objective(replace(job, stage=share), model, rows, world)
+    raise AssertionError("together ends the run where reading fails")
+
+
+def _looks(
+    job: Job,
+    model: Model,
+    held_out: InstructionObjective | None,
+    out: Path,
+    loop: LoopConfig,
+    watcher: Watcher | None,
+    on_look: Callable[[Look, Watched | None], None],
+    world: World,
+    tell: Say,
+) -> Looks | None:
+    if held_out is None and not job.watch_every:
+        return None
+    if job.watch_every and watcher is None:
+        raise ConfigError("the model is to be asked questions, and nothing here can; leave watch_every out")
+    ask: Watch | None = None
+    with world.together():
+        if job.watch_every and watcher and world.first:
+            ask = watcher(model, job.watch_data, out, tell)
+    precision, device = job.stage.precision, world.device.type
+
+    def validate() -> tuple[float, int]:
+        assert held_out is not None
+        return summed_loss(held_out, held_out.steps_per_epoch, precision)
+
+    def watch() -> Watched:
+        assert ask is not None
+        with arithmetic(precision, device):
+            return ask()
+
+    return Looks(
+        out,
+        model=model.module,
+        steps=loop.steps,
+        validate=validate if held_out else None,
+        validate_every=job.validate_every,
+        watch=watch if job.watch_every else None,
+        watch_every=job.watch_every,
+        on_look=on_look,
+    )
+
+
+@contextlib.contextmanager
+def _tracked(job: Job, out: Path, world: World, tell: Say) -> Generator[Trackers]:
+    """The first process reports to the trackers; one that cannot be started ends the run in all."""
+    with contextlib.ExitStack() as stack:
+        trackers = Trackers({}, tell)
+        with world.together():
+            if world.first and job.track:
+                settings = document(job)
+                trackers = stack.enter_context(opened(job.track, out, settings, tell))
+        yield trackers
+
+
+# What will be done.
+
+
+def _steps(stage: StageConfig, epoch: EpochPlan) -> int:
+    return stage.steps or max(1, -(-round(stage.epochs * epoch.steps * 1000) // 1000))
+
+
+def _tags(job: Job, model: Model, rows: Rows) -> dict[str, str]:
+    """What else the numbers depend on: another model or other rows are another run."""
+    stage = job.stage
+    return {
+        "rows": rows.digest,
+        "model": material.identity_of(model.folder),
+        "feed": f"{stage.batch}/{stage.micro_batch}/{stage.max_length}/{stage.packing}/{stage.like_lengths}",
+        "pictures": model.transform.value,
+    }
+
+
+def _rehearse(
+    objective: InstructionObjective,
+    loop: LoopConfig,
+    job: Job,
+    epoch: EpochPlan,
+    world: World,
+    tell: Say,
+) -> Expected:
+    """The largest micro-batch and a few steps first: what cannot fit fails now, and the rest is foretold."""
+    step, number = epoch.longest
+    packs = objective.layout(step)[number]
+    with world.together():
+        batch = objective.batch(packs)
+    pictures = 0 if batch.vision is None else len(batch.vision)
+    load = Load(
+        rows=epoch.rows,
+        tokens=epoch.tokens / epoch.rows,
+        pictures=epoch.pictures / epoch.rows,
+        longest=epoch.most,
+        pictures_at_once=pictures,
+        answered=batch.supervised / batch.ids.numel(),
+        length=epoch.most // len(packs) if _keeps_scores(objective.model) else 0,
+    )
+    shape = shape_of(objective.model)
+    needed = memory_of(shape, job.stage, load) if shape else None
+    if needed:
+        tell(story.memory(needed, epoch.most))
+    try:
+        tried = rehearse(objective, batch, _some_steps(objective, epoch, world), loop, world)
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"the largest micro-batch ({epoch.most} tokens) does not fit into the memory of {world.device}; "
+            "lower --micro-batch or --max-length, or add --recompute"
+        ) from error
+    whole = tried.whole(epoch.padded * loop.steps / epoch.steps)
+    tell(story.rehearsed(tried, whole, world.device.type))
+    return Expected(seconds=whole, peak=tried.peak, model=needed.total if needed else None)
+
+
+def _keeps_scores(model: Any) -> bool:
+    """Whether attention is computed in the open, and so its scores are kept for the backward pass."""
+    return getattr(model.config, "_attn_implementation", "") == "eager"
+
+
+def _some_steps(
+    objective: InstructionObjective, epoch: EpochPlan, world: World
+) -> Iterator[Callable[[], list[Batch]]]:
+    """Up to eight steps from all over an epoch, as this process would compute them."""
+    count = min(8, epoch.steps)
+    for number in range(count):
+        own = objective.layout(number * epoch.steps // count)[world.rank :: world.size]
+        yield lambda own=own: [objective.batch(packs) for packs in own]

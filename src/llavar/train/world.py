@@ -1,0 +1,212 @@
+"""The processes of a run: what they tell each other, and how all of them end when one does.
+
+Under ``torchrun`` every process holds the whole model and computes its share of a step; alone, nothing here
+does anything. Messages travel over gloo between CPUs, gradients over NCCL where there are GPUs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from llavar.errors import ConfigError, LlavarError
+
+_BUCKET = 1 << 25
+"""Numbers that are summed in one message: 128 MiB of gradients."""
+
+
+class World:
+    """Process ``rank`` of ``size``; ``local`` counts on this machine and chooses the GPU."""
+
+    def __init__(self, *, rank: int = 0, size: int = 1, local: int = 0) -> None:
+        self.rank, self.size, self.local = rank, size, local
+        self.asked = False
+        """Whether somebody asked this process to stop."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return torch.device("cuda", self.local) if torch.cuda.is_available() else torch.device("cpu")
+
+    @contextmanager
+    def together(self) -> Generator[None]:
+        """End the block in all processes alike: an error in one is an error in all.
+
+        Nothing inside may wait for another process.
+
+        Raises:
+            LlavarError: another process failed; its sentence is in the message.
+            KeyboardInterrupt: one of them was asked to stop.
+        """
+        if self.size == 1:
+            yield
+            return
+        own: BaseException | None = None
+        try:
+            yield
+        except BaseException as error:  # noqa: BLE001 - it is raised again below, once the others know
+            own = error
+        stopped = self.asked or isinstance(own, KeyboardInterrupt | SystemExit)
+        failed = own is not None and not stopped
+        any_failed, any_stopped = self._most([float(failed), float(stopped)])
+        if any_failed:
+            sentences = self._gather(_sentence(own) if failed else "")
+            if failed and own is not None:
+                raise own
+            rank = next(rank for rank, sentence in enumerate(sentences) if sentence)
+            raise LlavarError(f"process {rank} of {self.size} ended the run: {sentences[rank]}")
+        if any_stopped:
+            raise KeyboardInterrupt
+
+    def totals(self, values: Sequence[float]) -> list[float]:
+        """The sums of ``values`` over all processes, in float64."""
+        return list(values) if self.size == 1 else self._all(values, "SUM")
+
+    def agree(self, value: int, what: str) -> None:
+        """Raises:
+        LlavarError: ``value`` is another in another process.
+        """
+        if self.size == 1:
+            return
+        low, high = self._most([-float(value), float(value)])
+        if -low != high:
+            raise LlavarError(
+                f"the processes differ in their {what} ({int(-low)} to {int(high)}); "
+                "give all of them the same files and the same --out"
+            )
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        self.totals([0.0])
+
+    def reduce(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Sum gradients over all processes, in place.
+
+        A parameter that has a gradient in no process keeps none; one that has it only elsewhere gets it.
+        """
+        if self.size == 1:
+            return
+        anywhere = self._all([float(p.grad is not None) for p in parameters], "MAX")
+        shared = [p for p, found in zip(parameters, anywhere, strict=True) if found]
+        for bucket in _buckets(shared):
+            self._sum_gradients(bucket)
+
+    def _sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [cast("Tensor", parameter.grad) for parameter in parameters]
+        flat = self._reduced(torch.cat([gradient.flatten() for gradient in gradients]), "SUM")
+        at = 0
+        for gradient in gradients:
+            gradient.copy_(flat[at : at + gradient.numel()].view_as(gradient))
+            at += gradient.numel()
+
+    def _most(self, values: Sequence[float]) -> list[float]:
+        return self._all(values, "MAX")
+
+    def _all(self, values: Sequence[float], how: str) -> list[float]:
+        reduced: Any = self._reduced(torch.tensor(values, dtype=torch.float64), how)
+        return [float(value) for value in reduced]
+
+    def _reduced(self, tensor: Tensor, how: str) -> Tensor:
+        distributed: Any = torch.distributed
+        with _lost(self):
+            distributed.all_reduce(tensor, op=getattr(distributed.ReduceOp, how))
+        return tensor
+
+    def _gather(self, sentence: str) -> list[str]:
+        """The sentences of all processes, as bytes of equal length: nothing is unpickled."""
+        distributed: Any = torch.distributed
+        data = sentence.encode()[:2000]
+        own = torch.zeros(2000, dtype=torch.uint8)
+        own[: len(data)] = torch.tensor(list(data), dtype=torch.uint8)
+        every = [torch.zeros_like(own) for _ in range(self.size)]
+        with _lost(self):
+            distributed.all_gather(every, own)
+        return [each.numpy().tobytes().rstrip(b"\0").decode(errors="replace") for each in every]
+
+
+def _sentence(error: BaseException | None) -> str:
+    name = "" if isinstance(error, LlavarError) else f"{type(error).__name__}: "
+    return name + (" ".join(str(error).split()) or type(error).__name__)
+
+
+def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Parameters in order, of one type and place each, cut at :data:`_BUCKET` numbers."""
+    bucket: list[nn.Parameter] = []
+    for parameter in parameters:
+        full = sum(p.numel() for p in bucket) + parameter.numel() > _BUCKET
+        if bucket and (full or parameter.dtype != bucket[0].dtype or parameter.device != bucket[0].device):
+            yield bucket
+            bucket = []
+        bucket.append(parameter)
+    if bucket:
+        yield bucket
+
+
+@contextmanager
+def _lost(world: World) -> Generator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise LlavarError(
+            f"process {world.rank} of {world.size} lost the others ({reason}); look at what ended them, and "
+            "start the same command again: it goes on from the last checkpoint"
+        ) from error
+
+
+@contextmanager
+def connected() -> Generator[World]:
+    """The world that ``torchrun`` describes in the environment; a process alone without it.
+
+    In a world of several, SIGINT and SIGTERM no longer interrupt at once: they are remembered, and the next
+    :meth:`World.together` ends all processes at the same step.
+
+    Raises:
+        ConfigError: the environment is no whole description.
+    """
+    size = _number("WORLD_SIZE", 1)
+    if size == 1:
+        yield World()
+        return
+    distributed: Any = torch.distributed
+    world = World(rank=_number("RANK"), size=size, local=_number("LOCAL_RANK", 0))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(world.device)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    with _lost(world):
+        distributed.init_process_group(backend)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def remember(_number: int, _frame: FrameType | None) -> None:
+        world.asked = True
+
+    try:
+        for number in before:
+            signal.signal(number, remember)
+        yield world
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, cast("Any", handler))
+        distributed.destroy_process_group()
+
+
+def _number(name: str, default: int | None = None) -> int:
+    text = os.environ.get(name, "" if default is None else str(default))
+    if not text.isdecimal():
+        raise ConfigError(f"{name} is {text!r} in the environment; start several processes with torchrun")
+    return int(text)
