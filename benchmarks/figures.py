@@ -194,7 +194,8 @@ DATA = """\
 ## A million rows
 
 `python benchmarks/data.py`; {machine}; other work ran on both cores. Raw: `data.json`. {rows:,} rows at real
-lengths, {megabytes:.0f} MB of JSON in one list. Memory is what one process grows by, over what its imports take.
+lengths, {megabytes:.0f} MB of JSON in one list. Memory is what one process grows by, over what its imports
+take.
 
 | | seconds | grows by |
 |---|---|---|
