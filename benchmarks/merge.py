@@ -67,6 +67,7 @@ def main() -> None:
 
 def _check_room(work: Path, layers: int) -> None:
     model = 2 * (layers * (4 * WIDTH**2 + 3 * WIDTH * MLP) + 2 * VOCABULARY * WIDTH)
+    work.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(work).free
     if 3.2 * model > free:
         sys.exit(f"{layers} layers need {3.2 * model / 1e9:.0f} GB in {work}; {free / 1e9:.0f} GB are free")

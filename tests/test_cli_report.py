@@ -195,3 +195,55 @@ def test_a_comparison_that_cannot_be(
     assert "there is nothing at" in refused("compare", a, tmp_path / "gone")
     assert "there is no metric" in refused("compare", a, a, "--metric", "nope")
     assert "holds no task 'x'" in refused("compare", a, a, "--task", "x")
+
+
+def test_a_hundred_of_the_rows_left_out_are_named(training: Path) -> None:
+    rejects = [
+        {"id": f"row-{i}", "stage": "pictures", "reason": "missing", "detail": None} for i in range(130)
+    ]
+    lines(training / "rejects.jsonl", rejects)
+    assert main(["report", str(training)]) == 0
+    text = (training / "report.html").read_text()
+    assert "130 rows by step and reason" in text
+    assert "Each of them (the first 100 of 130)" in text
+    assert "row-99<" in text
+    assert "row-100<" not in text
+    assert "pictures: missing" in text
+
+
+def test_a_training_that_goes_on_and_one_that_is_done(training: Path) -> None:
+    assert main(["report", str(training)]) == 0
+    assert "the last step is done" in (training / "report.html").read_text()
+    log = (training / "metrics.jsonl").read_text().splitlines()[:6]
+    (training / "metrics.jsonl").write_text("\n".join(log) + "\n")
+    assert main(["report", str(training)]) == 0
+    text = (training / "report.html").read_text()
+    assert "left when it was logged" in text
+    assert "4 \N{RIGHTWARDS ARROW} 0.667" in text
+    assert "25% of the time spent waiting for data" in text
+
+
+def test_settings_of_every_kind_are_words(training: Path) -> None:
+    config = {
+        "recipe": "r",
+        "on": True,
+        "off": False,
+        "none": None,
+        "many": ["a", 2],
+        "deep": {"er": {"est": 1}},
+    }
+    (training / "config.json").write_text(json.dumps(config))
+    assert main(["report", str(training)]) == 0
+    text = (training / "report.html").read_text()
+    assert "From an unnamed model on unnamed data." in text
+    for name, value in (("on", "yes"), ("off", "no"), ("many", "a, 2"), ("deep er est", "1")):
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in text
+    assert "<dt>none</dt>" not in text
+
+
+def test_a_run_without_throughput_or_loss_still_has_a_page(training: Path) -> None:
+    lines(training / "metrics.jsonl", [{"step": 1}, {"step": 2, "loss": None, "lr": 0}])
+    assert main(["report", str(training)]) == 0
+    text = (training / "report.html").read_text()
+    assert "Samples a second" not in text
+    assert "Learning rate" not in text  # never above zero

@@ -288,3 +288,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         paths[0].write_bytes(content)
         with pytest.raises(DataError, match="not JSON"):
             read_cases(*paths)
+
+
+@pytest.mark.parametrize("reply", [None, 8, b"8 9", ["8 9"]])
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_reply_that_is_no_text_is_an_error(reply: Any, strict: bool) -> None:
+    with pytest.raises(DataError, match="must be text"):
+        parse_scores(reply, strict=strict)

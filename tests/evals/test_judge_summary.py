@@ -187,3 +187,15 @@ def test_rank_correlation_does_not_change_with_the_scale(pairs: list[tuple[int, 
     assert spearman(b, a) == (None if found is None else pytest.approx(found))
     assert spearman([value**3 for value in a], b) == (None if found is None else pytest.approx(found))
     assert found is None or -1 - 1e-9 <= found <= 1 + 1e-9
+
+
+def test_the_order_of_the_categories_is_not_that_of_the_replies() -> None:
+    given_ = [found for name in ("zoo", "read", "conv", "art") for found in reviews((8, 7), category=name)]
+    assert list(summarise(given_)) == list(summarise(given_[::-1])) == ["conv", "read", "art", "zoo", "all"]
+
+
+def test_a_torn_line_alone_is_no_file_of_reviews(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.jsonl"
+    path.write_text('[{"question_id": 1')
+    with pytest.raises(DataError, match="holds no reviews; give JSON lines"):
+        read_reviews(path)

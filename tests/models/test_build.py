@@ -21,6 +21,8 @@ from llavar.models import _hf as hf
 from llavar.models.build import Built, build
 from llavar.models.loss import answer_loss
 from llavar.models.processor import preprocessor_document, read_norm
+from llavar.models.projector_file import read_projector
+from llavar.models.restore import to_llava, to_projector
 from llavar.models.shape import ProjectorLayout
 from llavar.models.stored import open_tensors
 from llavar.models.tokenizer import TextTokenizer, load_tokenizer
@@ -328,6 +330,19 @@ def test_rows_that_no_token_uses_are_used_first(
     assert torch.allclose(new[tokens : tokens + 3], old[:tokens].mean(0).expand(3, -1), atol=1e-6)
     assert torch.equal(new[tokens + 3 :], old[tokens + 3 :])
     assert "holds beyond its tokenizer" in done.notes[-1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_linear_projector_is_had_back_alone(
+    built: dict[tuple[str, str], Built], family: str, tmp_path: Path
+):
+    for tower in TOWERS:
+        folder = built[family, tower].folder
+        to_projector(folder, tmp_path / f"{tower}.bin")
+        stored = open_tensors(folder)["multi_modal_projector.linear_1.weight"].load()
+        assert torch.equal(read_projector(tmp_path / f"{tower}.bin").weight, stored)
+    with pytest.raises(ModelError, match="no place in the original's layout.*--projector-only"):
+        to_llava(built["qwen2", "clip"].folder, tmp_path / "back")
 
 
 def test_the_projector_follows_from_the_seed(parts: Path, tmp_path: Path):

@@ -442,6 +442,13 @@ def _config(**changes: object) -> Callable[[Path], None]:
         (_with("model.layers.7.x", torch.ones(1)), "layers.7.x is .1. and should be absent"),
         (_with("model.norm.weight", torch.ones(3)), r"norm.weight is \[3\] and should be \[48\]"),
         (_with("model.mm_projector.0.weight", torch.ones(1)), "LLaVA-1.5"),
+        (_with("model.mm_projector.weight", torch.ones(3)), r"a projector of weight \[3\] and bias \[48\]"),
+        (_with("model.mm_projector.bias", torch.ones(3)), r"weight \[48, 16\] and bias \[3\] beside"),
+        (_with("model.mm_projector.weight", torch.ones(48, 16).int()), "as int32; floating point"),
+        (_with("lm_head.weight", torch.ones(343, 48).long()), "lm_head.weight as int64; floating point"),
+        (_with("model.embed_tokens.weight", torch.ones(7)), r"beside embeddings of \[7\]"),
+        (_with("model.norm.weight", torch.full((48,), 0.01)), "is a delta: .*say --base"),
+        (_config(num_attention_heads=5), "llava cannot be converted: .*; check its config.json"),
         (_with("model.vision_tower.x", torch.ones(1)), "vision tower of its own"),
         (_with("base_model.model.x", torch.ones(1)), "merge-lora"),
         (_config(vocab_size=99), r"rows in model.embed_tokens.weight and vocab_size 99"),
@@ -768,6 +775,10 @@ def test_what_does_not_go_back(make: Make, tmp_path: Path):
     del state["language_model.lm_head.weight"]
     save_file(state, out / "model.safetensors")
     with pytest.raises(ModelError, match="lm_head.weight is missing"):
+        to_llava(out, tmp_path / "back")
+    del state["multi_modal_projector.linear_2.bias"]
+    save_file(state, out / "model.safetensors")
+    with pytest.raises(ModelError, match="no projector of two layers"):
         to_projector(out, tmp_path / "back")
     assert names(tmp_path) == ["in", "out"]
 

@@ -325,6 +325,12 @@ def test_llama_2_is_told_by_its_configuration(base: Path, own: Path, tmp_path: P
         delta.apply(base, own, tmp_path / "out")
 
 
+def test_llama_2_is_told_by_its_positions_alone(base: Path, own: Path, tmp_path: Path):
+    write(base, base_tensors(), BASE_CONFIG | {"max_position_embeddings": 4096}, binary=True)
+    with pytest.raises(ModelError, match=r"is a LLaMA-2 \(rms_norm_eps 1e-06, 4096 positions\)"):
+        delta.apply(base, own, tmp_path / "out")
+
+
 def test_doubtful_bases_are_merged_with_a_warning(base: Path, own: Path, tmp_path: Path):
     doubtful = BASE_CONFIG | {"rms_norm_eps": 1e-5, "bos_token_id": 0, "eos_token_id": 1}
     write(base, base_tensors(), doubtful, binary=True)

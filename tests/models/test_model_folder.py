@@ -199,6 +199,17 @@ def test_replacing_by_a_path_through_itself(model: Path):
     assert [path.name for path in model.parent.iterdir() if path.name.startswith(".")] == []
 
 
+def test_replacing_through_a_link_keeps_the_link(model: Path):
+    for name, target in (("link", model), ("dangling", model.with_name("new"))):
+        link = model.with_name(name)
+        link.symlink_to(target)
+        with folders.replacing(link) as aside:
+            (aside / "config.json").write_text('{"a": 1}')
+        assert link.is_symlink()
+        assert (target / "config.json").read_text() == '{"a": 1}'
+    assert [path.name for path in model.parent.iterdir() if path.name.startswith(".")] == []
+
+
 def test_replacing_keeps_what_was_not_written(model: Path):
     (model / "README.md").write_text("card")
     (model / folders.INDEX).write_text("{}")

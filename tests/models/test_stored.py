@@ -203,6 +203,7 @@ def test_a_compressed_zip_is_refused(tmp_path: Path):
         ({"a.weight": "sub\\x.bin"}, "points to"),
         ({"a.weight": "x.pt"}, "only .bin beside it are read"),
         ({"a.weight": "none.bin"}, "none.bin is missing"),
+        ({"a.weight": f"{'x' * 300}.bin"}, "only .bin beside it are read"),
         ({"a.weight": "x.bin", "z": "x.bin"}, "has 'z' in x.bin, which lacks it"),
         ({"a.weight": "x.bin", "b.weight": "y.bin", "c.weight": "x.bin"}, "has 'c.weight' in x.bin"),
         ({}, "has no weight_map"),
@@ -282,3 +283,8 @@ def test_out_must_not_be_an_input_nor_hold_old_weights(tmp_path: Path):
     (base / "pytorch_model.bin").write_text("x")
     with pytest.raises(ModelError, match=r"holds pytorch_model.bin, which would stay"):
         stored.check_out(base, tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ModelError, match="is a file and a folder is written"):
+        stored.check_out(tmp_path / "file", base)
+    with pytest.raises(ModelError, match="exists and is no model folder"):
+        stored.check_out(tmp_path, base)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -212,3 +213,75 @@ def test_hostile_answers_stay_text_and_missing_pictures_are_told(made_run: Made,
     assert "<img" not in text
     assert "The pictures are not at" in text
     text.encode()
+
+
+def test_a_single_task_needs_no_correction_on_its_page(made_run: Made) -> None:
+    text = compare_page(compare(made_run("a"), made_run("b", WORSE), tasks=["folder"]))
+    assert "Holm" not in text
+    assert "The verdict takes p below 0.05." in text
+    both = compare_page(compare(made_run("c"), made_run("d", WORSE)))
+    assert "Among 2 tasks some small p comes by chance alone" in both
+    assert both.count(">p, Holm<") == 1
+
+
+def test_error_rates_fall_when_a_model_gets_better(made_run: Made) -> None:
+    """B makes fewer errors: its rate is lower, the difference negative, and the verdict still "better"."""
+    all_wrong: dict[str, str | None] = {
+        f"Which is the {kind} word of {n}?": NO for n in range(6) for kind in ("first", "last")
+    }
+    found = compare(made_run("a", all_wrong), made_run("b"), tasks=["folder"], metric="cer")
+    (task,) = found.tasks
+    assert task.compared.comparison.difference < 0
+    assert (len(task.up), len(task.down)) == (12, 0)
+    assert task.better is True
+    assert verdict(found.tasks) == "B is better on folder."
+    text = compare_page(found)
+    assert "cer, lower is better" in text
+    assert "B is better: 12 answers" in text
+    assert found.document()["tasks"]["folder"]["better"] == "lower"  # pyright: ignore
+
+
+def test_a_graded_metric_has_no_mcnemar_and_shows_what_differs_most(made_run: Made) -> None:
+    half = {"Which is the first word of 0?": "red with more", "Which is the first word of 1?": NO}
+    (task,) = compare(made_run("a"), made_run("b", half), tasks=["folder"]).tasks
+    assert task.compared.mcnemar is None
+    assert not task.binary
+    text = compare_page(compare(made_run("a"), made_run("b", half), tasks=["folder"]), images=1)
+    assert "B is worse: 2 answers; 1 shown, those that differ most" in text
+    assert f"<q>{NO}</q>" in text
+    assert "<q>red with more</q>" not in text
+
+
+def test_a_page_without_answers_and_with_pictures_elsewhere(
+    made_run: Made, data: Path, tmp_path: Path
+) -> None:
+    found = compare(made_run("a"), made_run("b", WORSE))
+    bare = compare_page(found, images=0)
+    assert "<img" not in bare
+    assert "B is worse: " not in bare
+    moved = tmp_path / "moved"
+    data.rename(moved)
+    assert "The pictures are not at" in compare_page(found)
+    assert "<img" in compare_page(found, pictures=moved)
+
+
+def test_a_failed_answer_is_a_badge_and_no_text(made_run: Made) -> None:
+    failed = compare(made_run("a"), made_run("b", {"Which is the first word of 0?": None}))
+    text = compare_page(failed, pictures=Path("/nowhere"))
+    assert "\u2717 failed</span>" in text
+    assert "failed, and so wrong: 0 of A&#x27;s answers, 1 of B&#x27;s" in text
+
+
+def test_verdicts(made_run: Made) -> None:
+    alike = compare(made_run("a"), made_run("b"))
+    assert verdict(alike.tasks) == "No difference between A and B can be told from chance."
+    assert [task.better for task in alike.tasks] == [None, None]
+    assert all(task.corrected == 1 for task in alike.tasks)
+
+
+def test_names_that_are_alike_become_paths(made_run: Made, tmp_path: Path) -> None:
+    """Two runs of one model in folders of one name can only be told apart by where they are."""
+    one, other = made_run("run"), tmp_path / "elsewhere" / "run"
+    other.parent.mkdir()
+    shutil.copytree(one, other)
+    assert f"<h1>{other} against {one}</h1>" in compare_page(compare(one, other))

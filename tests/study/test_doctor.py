@@ -114,6 +114,8 @@ def test_a_projector_alone(tmp_path: Path):
 def test_files_that_are_no_model(tmp_path: Path):
     torch.save({"a": torch.zeros(3)}, tmp_path / "some.bin")
     assert "1 tensors, such as 'a'" in texts(tmp_path / "some.bin", Level.NOTE)
+    torch.save({"model.mm_projector.0.weight": torch.zeros(3, 3)}, tmp_path / "later.bin")
+    assert "it has two layers" in texts(tmp_path / "later.bin", Level.PROBLEM)
     (tmp_path / "junk.bin").write_bytes(b"junk")
     assert "damaged or truncated" in texts(tmp_path / "junk.bin", Level.PROBLEM)
     (tmp_path / "evil.bin").write_bytes(b"cos\nsystem\n(S'touch /tmp/never'\ntR.")
@@ -281,6 +283,11 @@ def test_an_original_without_its_projector(original: Path):
     kept = {name: tensor for name, tensor in state.items() if "mm_projector" not in name}
     torch.save(kept, original / "pytorch_model.bin")
     assert "there is no model.mm_projector.weight" in texts(original, Level.PROBLEM)
+
+
+def test_an_original_with_an_empty_configuration(original: Path):
+    (original / "config.json").write_text("{}")
+    assert "model_type is None, and llava was expected" in texts(original, Level.PROBLEM)
 
 
 # The environment.

@@ -370,3 +370,19 @@ def test_a_killed_command_goes_on(tmp_path: Path, data: Path, fake_endpoint: Any
         f"ok q{i}" for i in range(12)
     ]
     assert len(lines(journal)) == 12
+
+
+def test_asking_a_server_loads_no_torch(data: Path, fake_endpoint: Any) -> None:
+    row = {"image": "0.png", "question": "q", "answers": ["yes"]}
+    (data / "questions.jsonl").write_text(json.dumps(row) + "\n")
+    server = fake_endpoint.serve([fake_endpoint.say("yes")])
+    out = data.parent / "run"
+    code = (
+        "import sys; from llavar.cli import main; assert main(sys.argv[1:]) == 0; "
+        "assert 'torch' not in sys.modules"
+    )
+    command = ["eval", f"{server.url}#m", "--tasks", "folder", "--data", str(data), "--out", str(out)]
+    subprocess.run(
+        [sys.executable, "-c", code, *command, "--verify-batch", "1"], check=True, capture_output=True
+    )
+    assert read(out / "folder" / "result.json")["verified"]["n"] == 1

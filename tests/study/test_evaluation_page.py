@@ -159,3 +159,70 @@ def test_paths_of_another_machine_are_found_by_name(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     assert Pictures(root=tmp_path).find("/mnt/there/a.png") == tmp_path / "a.png"
     assert Pictures(root=tmp_path).find("./a.png") == tmp_path / "a.png"
+
+
+def test_error_rates_have_a_chart_of_their_own_and_are_best_when_low(made_run: Made) -> None:
+    run = made_run("run", {"Which is the first word of 0?": "no idea at all"})
+    shutil.copytree(run / "folder", run / "second")
+    for name in ("folder", "second"):
+        change(
+            run / name / "result.json", metric="cer", metric_version="", better="lower", score=0.1, also={}
+        )
+    text = page(run)
+    assert "Error rates, lower is better" in text
+    assert "cer, lower is better" in text
+    assert "cer (lower is better) 0.1" in text
+    assert "Best: 11 answers; 8 shown, drawn by lot" in text
+    assert "Worst: 1 answer" in text
+    assert "give 0.0833 now, not what was recorded" in text
+
+
+def test_a_score_without_a_baseline_says_so(made_run: Made) -> None:
+    run = made_run("run", tasks=("folder",))
+    change(run / "folder" / "result.json", baselines={})
+    assert "not computed" in page(run)
+    assert "The same metric for replies that look at no picture" not in page(run)
+
+
+def test_forty_categories_are_drawn_and_all_are_listed(made_run: Made) -> None:
+    run = made_run("run", tasks=("folder",))
+    part = {"score": 0.5, "interval": [0.25, 0.75], "n": 3}
+    change(run / "folder" / "result.json", categories={"": part} | {f"kind {i}": part for i in range(44)})
+    text = page(run)
+    assert "By category, with 95% intervals, the first 40 of 45" in text
+    assert "(none)" in text
+    assert "<td>kind 43</td>" in text
+
+
+def test_totals_and_repeated_questions_are_shown(made_run: Made) -> None:
+    run = made_run("run", tasks=("mme-ocr",))
+    totals = {"perception": {"score": 812.5, "interval": [700, 900], "n": 40}}
+    verified = {"n": 3, "equal": 2, "unequal": ["OCR/1.png:2"]}
+    change(
+        run / "mme-ocr" / "result.json", totals=totals, verified=verified, notes=["perception is without <b>"]
+    )
+    text = page(run)
+    assert "mme-ocr, perception" in text
+    assert "812.5" in text
+    assert "2 of 3 as before; not OCR/1.png:2" in text
+    assert "perception is without &lt;b&gt;" in text
+
+
+def test_many_different_errors_are_counted_by_reason(made_run: Made) -> None:
+    run = made_run("run", {f"Which is the first word of {n}?": None for n in range(6)}, tasks=("folder",))
+    text = page(run)
+    assert "Failed: 6 questions without an answer" in text
+    assert text.count("<td>the picture hurts</td>") == 1
+    path = run / "folder" / "predictions.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row | {"error": ""}) + "\n" for row in rows))
+    assert "no reason is recorded" in page(run)
+
+
+def test_what_all_tasks_share_is_named_once(made_run: Made) -> None:
+    run = made_run("run")
+    head, _, rest = page(run).partition("<h2>Scores</h2>")
+    assert "after the question" in head
+    assert rest
+    change(run / "mme-ocr" / "result.json", image_position="before")
+    assert "the question" not in page(run).partition("<h2>Scores</h2>")[0].partition("Picture")[2][:80]

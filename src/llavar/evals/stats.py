@@ -27,8 +27,9 @@ _EXACT = 13
 _MANY = 1000
 """From this many groups on, it pays to look for groups that are alike."""
 
-_CELLS = 2_000_000
-"""Resamples are drawn in blocks of at most this many (resample, group) cells, to bound memory."""
+_CELLS = 200_000
+"""Resamples are drawn in blocks of at most this many (resample, group) cells, which fit into a processor's
+cache: ten times as many take twice as long."""
 
 
 def ratio(sums: Array) -> Array:

@@ -136,8 +136,9 @@ def _given(command: str, flag: Flag, raw: str | None) -> Given:
         return Given(flag=flag, value=flag.default, written=False)
     value = _read(command, flag, raw.strip())
     if flag.only and value not in flag.only:
-        kept = " or ".join(str(one) for one in flag.only)
-        raise ConfigError(f"{command}: --{flag.name} {value} is gone, only {kept} is left; {flag.instead}")
+        kept = " or ".join(str(one) for one in flag.only if one not in (None, ""))
+        left = f", only {kept} is left" if kept else ""
+        raise ConfigError(f"{command}: --{flag.name} {value} is gone{left}; {flag.instead}")
     return Given(flag=flag, value=value, written=True)
 
 

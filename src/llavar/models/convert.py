@@ -285,3 +285,10 @@ def _check_plan(
             found, wanted = planned.get(name), expected.get(name)
             if found != wanted:
                 raise ModelError(misfit(side, name, found, wanted))
+    for one in plan:
+        if not one.dtype.is_floating_point:
+            side = tower.folder if one.name.startswith("vision_tower.") else original.folder
+            raise ModelError(
+                f"{side} holds {one.name} as {str(one.dtype).removeprefix('torch.')}; floating point was "
+                "expected, so fetch weights that are not quantized"
+            )

@@ -309,9 +309,11 @@ def _check_family(base: Path, own: Path) -> tuple[str, ...]:
     ours, theirs = read_document(own, "config.json"), read_document(base, "config.json")
     eps, wanted = theirs.get("rms_norm_eps"), ours.get("rms_norm_eps")
     found: list[str] = []
-    if eps != wanted and eps == 1e-5 and theirs.get("max_position_embeddings") == 4096:
+    positions = theirs.get("max_position_embeddings")
+    stretched = ours.get("max_position_embeddings") not in (None, positions)
+    if positions == 4096 and (stretched or (eps == 1e-5 and wanted != eps)):
         raise ModelError(
-            f"{base} is a LLaMA-2 (rms_norm_eps 1e-05, 4096 positions) and {own} was made from a LLaMA-1 "
+            f"{base} is a LLaMA-2 (rms_norm_eps {eps}, 4096 positions) and {own} was made from a LLaMA-1 "
             f"(rms_norm_eps {wanted}); use the LLaMA-1 of the same size, such as huggyllama/llama-13b"
         )
     if None not in (eps, wanted) and eps != wanted:

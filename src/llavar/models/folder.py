@@ -8,6 +8,7 @@ Folders come from strangers: nothing in them is trusted before it was checked.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -276,6 +277,18 @@ def write_document(folder: Path, name: str, value: Mapping[str, object]) -> None
     (folder / name).write_text(text + "\n", encoding="utf-8")
 
 
+def check_replaceable(folder: Path) -> None:
+    """Refuse to take the place of something that is no model folder.
+
+    Raises:
+        ModelError: ``folder`` is a file, or holds files and no ``config.json``.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is a file and a folder is written; name another one, or remove it")
+    if not (folder / "config.json").is_file() and any(folder.iterdir()):
+        raise ModelError(f"{folder} exists and is no model folder; name another one, or remove it")
+
+
 @contextmanager
 def replacing(folder: Path) -> Generator[Path]:
     """A folder to write into that takes the place of ``folder`` when the block ends without an error.
@@ -289,8 +302,10 @@ def replacing(folder: Path) -> Generator[Path]:
     """
     folder = folder.absolute()
     folder = folder.parent.resolve() / folder.name  # its path may lead through itself: OUT/../OUT
-    if folder.exists() and not (folder / "config.json").is_file() and any(folder.iterdir()):
-        raise ModelError(f"{folder} exists and is no model folder; name another one, or remove it")
+    if folder.is_symlink():  # what it points to is replaced, and the link stays
+        folder = Path(os.path.realpath(folder))
+    if folder.exists():
+        check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

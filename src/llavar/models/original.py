@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from llavar.errors import ModelError, NotFoundError
+from llavar.errors import ConfigError, ModelError, NotFoundError
 from llavar.models import delta
 from llavar.models import folder as folders
 from llavar.models.exact import EXACT
@@ -113,7 +113,7 @@ def _full(folder: Path) -> Original:
             f"mm_projector.bin --base {folder}"
         )
     planned = {name: as_planned(tensor) for name, tensor in stored.items()}
-    _refuse_lone_delta(folder, config, planned)
+    _refuse_lone_delta(folder, planned)
     return _assembled(Kind.FULL, folder, config, planned, files_of(folder, stored.values()), folder)
 
 
@@ -165,11 +165,10 @@ def _refuse_strangers(folder: Path, names: Mapping[str, object]) -> None:
             raise ModelError(f"{folder} holds {what} ({found!r})")
 
 
-def _refuse_lone_delta(folder: Path, config: Mapping[str, object], tensors: Mapping[str, Planned]) -> None:
-    """A delta without its base is full of small numbers; the norms of a trained decoder are not small."""
-    called = f"{folder.absolute().name} {config.get('_name_or_path', '')}".lower()
+def _refuse_lone_delta(folder: Path, tensors: Mapping[str, Planned]) -> None:
+    """A delta without its base is full of small numbers; the norms of a trained decoder are near 1."""
     norm = tensors.get("model.norm.weight")
-    if "delta" in called and norm is not None and float(value_of(norm).float().abs().mean()) < 0.1:
+    if norm is not None and float(value_of(norm).float().abs().mean()) < 0.1:
         raise ModelError(
             f"{folder} is a delta: its norms are near 0 where a model's are near 1; say --base DIR, the "
             "LLaMA it belongs to"
@@ -187,10 +186,11 @@ def _assembled(
     kept = {name: tensor for name, tensor in tensors.items() if not name.endswith(".rotary_emb.inv_freq")}
     if EMBEDDING not in kept:
         raise ModelError(f"{folder} has no {EMBEDDING}; it is no checkpoint of LLaVA")
+    _check_projector(folder, kept)
     rows = kept[EMBEDDING].shape[0]
     _check_rows(folder, config, rows)
     tokenizer = _tokenizer_of(tokenizer_folder, config, rows)
-    text, notes = _text_of(config, rows, tokenizer)
+    text, notes = _text_of(folder, config, rows, tokenizer)
     model = tokenizer_folder / "tokenizer.model"
     return Original(
         kind=kind,
@@ -203,6 +203,17 @@ def _assembled(
         inputs=inputs,
         notes=notes,
     )
+
+
+def _check_projector(folder: Path, tensors: Mapping[str, Planned]) -> None:
+    """One linear layer into the width of the embeddings."""
+    weight, bias = tensors[PROJECTOR_WEIGHT].shape, tensors[PROJECTOR_BIAS].shape
+    table = tensors[EMBEDDING].shape
+    if len(weight) != 2 or len(table) != 2 or bias != weight[:1] or weight[0] != table[1]:
+        raise ModelError(
+            f"{folder} has a projector of weight {list(weight)} and bias {list(bias)} beside embeddings of "
+            f"{list(table)}; a linear layer as wide as the embeddings was expected, so fetch it again"
+        )
 
 
 def _check_rows(folder: Path, config: Mapping[str, object], rows: int) -> None:
@@ -235,7 +246,7 @@ def _tokenizer_of(folder: Path, config: Mapping[str, object], rows: int) -> Text
 
 
 def _text_of(
-    config: Mapping[str, object], rows: int, tokenizer: TextTokenizer
+    folder: Path, config: Mapping[str, object], rows: int, tokenizer: TextTokenizer
 ) -> tuple[TextShape, tuple[str, ...]]:
     """The decoder's numbers. Special ids are the tokenizer's: early conversions of LLaMA had others."""
     document = {**config, "model_type": "llama", "vocab_size": rows, "tie_word_embeddings": False}
@@ -251,7 +262,13 @@ def _text_of(
         for name, value in ids.items()
         if name != "pad_token_id" and config.get(name, value) != value
     )
-    return read_text({**document, **{name: value for name, value in ids.items() if value is not None}}), notes
+    document |= {name: value for name, value in ids.items() if value is not None}
+    try:
+        return read_text(document), notes
+    except (ModelError, ConfigError) as error:
+        raise ModelError(
+            f"{folder} cannot be converted: {error}; check its config.json, or fetch it again"
+        ) from error
 
 
 # ---------------------------------------------------------------- a projector and its base
@@ -279,7 +296,7 @@ def _with_projector(file: Path, base: Path, start_end: bool) -> Original:
     for name, tensor in ((PROJECTOR_WEIGHT, found.linear.weight), (PROJECTOR_BIAS, found.linear.bias)):
         planned[name] = constant(name, tensor)
     whole = {**config, "vocab_size": rows + new, "mm_use_im_start_end": start_end}
-    text, notes = _text_of(whole, rows + new, tokenizer)
+    text, notes = _text_of(base, whole, rows + new, tokenizer)
     source = (
         f"{len(trained)} of them trained, from the projector's file" if trained is not None else "untrained"
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from llavar import chat
-from llavar.errors import ModelError
+from llavar.errors import ConfigError, ModelError
 from llavar.images import Transform
 from llavar.models import _hf as hf
 from llavar.models import card
@@ -95,10 +95,13 @@ def to_llava(
 def to_projector(model: str | Path, out: Path) -> Restored:
     """Write the projector of a converted folder alone, as ``mm_projector.bin``.
 
-    ``out`` is that file if it ends in ``.bin``, else the folder to put it in. Raises as :func:`to_llava`.
+    ``out`` is that file if it ends in ``.bin``, else the folder to put it in. The decoder and the tower may
+    be of any family, since nothing of them is written. Raises as :func:`to_llava`.
     """
     folder = folders.resolve(model)
-    _, tensors = _open_converted(folder)
+    _refuse_original(folder, folders.read_document(folder, "config.json"))
+    found = open_tensors(folder)
+    tensors = {key: found[name] for key, name in folders.hub_names(found).items()}
     path = out if out.suffix == ".bin" else out / "mm_projector.bin"
     write_projector(_single_layer(folder, tensors), path)
     return Restored(path=path, tensors=2)
@@ -107,9 +110,14 @@ def to_projector(model: str | Path, out: Path) -> Restored:
 def _open_converted(folder: Path) -> tuple[LlavaShape, dict[str, LazyTensor]]:
     """What a folder in the stock layout holds, by hub name, compared with its configuration."""
     document = folders.read_document(folder, "config.json")
-    if document.get("model_type") == "llava" and "text_config" not in document:
-        raise ModelError(f"{folder} is in the original's layout already")
-    shape = LlavaShape.from_config(document)
+    _refuse_original(folder, document)
+    try:
+        shape = LlavaShape.from_config(document)
+    except (ModelError, ConfigError) as error:
+        raise ModelError(
+            f"{folder} has no place in the original's layout, which is a LLaMA with a CLIP: {error}; its "
+            "projector alone may have: --projector-only"
+        ) from error
     found = open_tensors(folder)
     tensors = {key: found[name] for key, name in folders.hub_names(found).items()}
     expected = hf.hub_shapes(hf.skeleton(shape))
@@ -120,7 +128,25 @@ def _open_converted(folder: Path) -> tuple[LlavaShape, dict[str, LazyTensor]]:
     return shape, tensors
 
 
+def _refuse_original(folder: Path, document: Mapping[str, object]) -> None:
+    if document.get("model_type") == "llava" and "text_config" not in document:
+        raise ModelError(f"{folder} is in the original's layout already")
+
+
+def _check_two_layers(folder: Path, tensors: Mapping[str, LazyTensor]) -> None:
+    names = ("linear_1.weight", "linear_1.bias", "linear_2.weight", "linear_2.bias")
+    found = [tensors[_PROJECTOR + name].shape if _PROJECTOR + name in tensors else None for name in names]
+    first = found[0]
+    if first is None or len(first) != 2 or found[1:] != [first[:1], (first[0], first[0]), first[:1]]:
+        raise ModelError(
+            f"{folder} has no projector of two layers under {_PROJECTOR}* (found {found}); name a folder in "
+            "the stock layout"
+        )
+
+
 def _single_layer(folder: Path, tensors: Mapping[str, LazyTensor]) -> projectors.Linear:
+    _check_two_layers(folder, tensors)
+
     def load(name: str) -> Tensor:
         return tensors[_PROJECTOR + name].load()
 

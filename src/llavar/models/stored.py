@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from llavar.errors import ModelError, NotFoundError
-from llavar.models.folder import INDEX, WEIGHTS, read_document
+from llavar.models.folder import INDEX, WEIGHTS, check_replaceable, read_document
 
 BIN = "pytorch_model.bin"
 BIN_INDEX = "pytorch_model.bin.index.json"
@@ -62,6 +62,7 @@ COMPANIONS = (
 _LFS_HEAD = b"version https://git-lfs"
 _ZIP_HEAD = b"PK\x03\x04"
 _LARGEST_COMPANION = 256 << 20
+_LONGEST_NAME = 200
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
 _META = re.compile(r"consolidated\.\d+\.pth")
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)|global(?:: | )([\w.]+)")
@@ -172,7 +173,8 @@ def _table(folder: Path, index: str) -> dict[str, str]:
     table = {str(key): str(value) for key, value in cast("dict[object, object]", given).items()}
     suffix = PurePosixPath(index.removesuffix(".index.json")).suffix
     for name in sorted(set(table.values())):
-        if PurePosixPath(name).name != name or "\\" in name or not name.endswith(suffix):
+        plain = PurePosixPath(name).name == name and "\\" not in name and len(name) <= _LONGEST_NAME
+        if not plain or not name.endswith(suffix):
             raise ModelError(f"{folder / index} points to {name!r:.200}; only {suffix} beside it are read")
         if not (folder / name).is_file():
             raise ModelError(f"{folder} is incomplete: {name} is missing; fetch the checkpoint again")
@@ -385,10 +387,10 @@ def copy_companions(source: Path, target: Path, names: Iterable[str] = COMPANION
 
 
 def check_out(out: Path, *inputs: Path) -> None:
-    """Refuse to write over what is read, and into a folder whose old ``.bin`` weights would stay.
+    """Refuse, before anything is done, a folder that cannot be written.
 
     Raises:
-        ModelError: that.
+        ModelError: it is read, is a file or no model folder, or its old ``.bin`` weights would stay.
     """
     for path in inputs:
         if out.exists() and path.exists() and out.samefile(path):
@@ -396,3 +398,5 @@ def check_out(out: Path, *inputs: Path) -> None:
     old = next(iter(sorted(out.glob("pytorch_model*.bin"))), None) if out.is_dir() else None
     if old is not None:
         raise ModelError(f"{out} holds {old.name}, which would stay beside the new weights; remove it")
+    if out.exists():
+        check_replaceable(out)

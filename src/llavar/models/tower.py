@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from llavar.errors import LlavarError, ModelError
+from llavar.errors import ConfigError, LlavarError, ModelError
 from llavar.models import folder as folders
 from llavar.models.original import as_planned, files_of
 from llavar.models.shape import VisionShape, read_vision
@@ -73,7 +73,11 @@ def open_tower(name: str | Path, *, called: str = "") -> Tower:
         key = folders.hub_key(PREFIX + stored)
         if key is not None and not stored.startswith(_NOT_VISION):
             tensors[key] = tensor
-    return Tower(name=called or str(name), folder=folder, shape=read_vision(document), stored=tensors)
+    try:
+        shape = read_vision(document)
+    except (ModelError, ConfigError) as error:
+        raise ModelError(f"{folder} cannot be used as a vision tower: {error}") from error
+    return Tower(name=called or str(name), folder=folder, shape=shape, stored=tensors)
 
 
 def named_tower(checkpoint: Path, config: Mapping[str, object]) -> Tower:

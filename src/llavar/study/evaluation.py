@@ -14,13 +14,14 @@ A run's folder holds all that scoring, comparing and reporting need::
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections import abc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from llavar.errors import ConfigError
 from llavar.evals import presets, tasks
@@ -32,6 +33,9 @@ from llavar.images import Transform
 from llavar.records import Answered, Prediction, Question, Status
 from llavar.study.evaluation_files import code_version, line_of, table, write_json, write_lines
 from llavar.study.progress import Watch
+
+if TYPE_CHECKING:
+    from llavar.generate.local import LocalGenerator
 
 JUDGE = "judge"
 """The metric of tasks whose answers another model reviews."""
@@ -326,11 +330,18 @@ def _run_task(plan: _Plan, settings: Settings, generator: Generator, watch: Watc
 
 def _with_transform(generator: Generator, transform: Transform | None) -> Generator:
     """Only a model in this process can be told how to make pictures square."""
+    if transform is not None and (local := _local(generator)):
+        return local.with_transform(transform)
+    return generator
+
+
+def _local(generator: Generator) -> LocalGenerator | None:
+    """The generator if it is a model in this process; without loading torch, which asking a server spares."""
+    if "llavar.generate.local" not in sys.modules:
+        return None
     from llavar.generate.local import LocalGenerator
 
-    if transform is None or not isinstance(generator, LocalGenerator):
-        return generator
-    return generator.with_transform(transform)
+    return generator if isinstance(generator, LocalGenerator) else None
 
 
 def _verified(
@@ -340,12 +351,10 @@ def _verified(
     predictions: Sequence[Prediction],
     asking: Asking,
 ) -> Verified | None:
-    from llavar.generate.local import LocalGenerator
-
     if not settings.verify_batch:
         return None
-    if isinstance(generator, LocalGenerator):
-        generator.forget()  # else the pictures' features would be those of the batch
+    if local := _local(generator):
+        local.forget()  # else the pictures' features would be those of the batch
     return verify(
         generator,
         plan.questions,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import cast
+
+from llavar.errors import DataError
 
 _LOWEST, _HIGHEST = 0.0, 10.0
 _SCORE = r"(\d{1,2}(?:\.\d{1,4})?)(?:\s{0,3}/\s{0,3}10)?"
@@ -27,7 +30,11 @@ def parse_scores(reply: str, strict: bool = True) -> tuple[float, float] | None:
     Otherwise it also takes ``8, 9``, ``8/10 9/10``, tabs, brackets and emphasis around the scores, blank
     lines before them, and ``Assistant 1: 8`` with ``Assistant 2: 9`` beside or below it. It takes nothing
     that can be read in two ways (``8 9 10``, ``8-9``, ``8/9``), and no score outside 0 to 10.
+
+    Raises :class:`DataError` for a reply that is not text.
     """
+    if not isinstance(cast("object", reply), str):
+        raise DataError(f"a judge's reply must be text, but got {reply!r:.40}; give an empty string for none")
     exact = _strict(reply)
     if strict:
         return exact

@@ -93,7 +93,7 @@ def read_reviews(path: Path) -> tuple[Review, ...]:
     """
     found = newest(_review(row, place) for row, place in read_rows(path, log=True))
     if not found:
-        raise DataError(f"{path} holds no reviews")
+        raise DataError(f"{path} holds no reviews; give JSON lines, or one whole list, of reviews")
     return found
 
 

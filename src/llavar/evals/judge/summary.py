@@ -15,6 +15,8 @@ from llavar.evals.judge.reviews import Order, Review, ReviewStatus, Scores
 from llavar.evals.stats import bootstrap, ratio
 
 ALL = "all"
+_USUAL = ("conv", "detail", "complex", "read")
+"""LLaVA's categories and LLaVAR's, in the order of their papers' tables."""
 _FAILURE = (-1.0, -1.0)
 
 
@@ -63,17 +65,23 @@ class CategorySummary:
 
 
 def summarise(reviews: Sequence[Review], *, compatible: bool = False) -> Mapping[str, CategorySummary]:
-    """By category in order of appearance, and ``all``.
+    """By category, and ``all``: first LLaVA's and LLaVAR's in their order, then others by name.
+
+    Not in order of appearance, since replies come in another order each time.
 
     ``compatible``: as the original, average a failed review in as scores of -1 and take every number for a
     score; no intervals. It hides failures: where every review failed, the relative score is 100.
     """
     found = verdicts(reviews, compatible=compatible)
-    names = [*dict.fromkeys(verdict.category for verdict in found), ALL]
+    names = [*sorted({verdict.category for verdict in found}, key=_place), ALL]
     return {
         name: _summary([v for v in found if name in (ALL, v.category)], interval=not compatible)
         for name in names
     }
+
+
+def _place(category: str) -> tuple[int, str]:
+    return (_USUAL.index(category) if category in _USUAL else len(_USUAL)), category
 
 
 def verdicts(reviews: Sequence[Review], *, compatible: bool = False) -> tuple[Verdict, ...]:

@@ -26,7 +26,7 @@ def _full(rule: Rule) -> str:
 
 def find(name: str) -> Rule:
     """The metric called ``name``, also with its version (``mmocr@9f0ffdf``), or :class:`ConfigError`."""
-    rule = _RULES.get(name.partition("@")[0])
+    rule = _RULES.get(str(name).partition("@")[0])
     if rule is None or name not in (rule.name, _full(rule)):
         known = ", ".join(map(_full, _RULES.values()))
         raise ConfigError(

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence, Set
+from itertools import groupby
 
 from llavar.errors import DataError
 from llavar.evals.metrics.rule import Rule
@@ -19,6 +20,9 @@ from llavar.evals.metrics.rule import Rule
 _CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 _TOKEN = re.compile(rf"\d+(?:[.,]\d+)+|[{_CJK}]|[^\W_{_CJK}]+")
 
+_LONG = 2000
+"""From this many characters on, a text of nothing but combining marks would take long to normalise."""
+
 
 def normalise(text: str) -> str:
     """NFKC, runs of white space (line breaks too) become one space, none at the ends. Case is kept.
@@ -26,7 +30,17 @@ def normalise(text: str) -> str:
     Case stays because a transcription that loses it has lost something that stands in the picture; metrics
     that do not care fold it themselves.
     """
+    if text.isascii():
+        return " ".join(text.split())
+    if len(text) > _LONG:
+        text = _ordered(text)
     return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def _ordered(text: str) -> str:
+    """Every run of combining marks in the order of NFKC, which takes :mod:`unicodedata` quadratic time."""
+    runs = groupby(text, key=lambda character: unicodedata.combining(character) > 0)
+    return "".join("".join(sorted(run, key=unicodedata.combining)) for _, run in runs)
 
 
 def edit_distance(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
@@ -138,8 +152,12 @@ def wer(prediction: str, reference: str, *, clip: bool = False) -> float:
 
 def _tokens(text: str) -> str:
     folded = normalise(text).casefold()
+    if folded.isascii() and folded.replace(" ", "").isalnum():
+        return folded  # words with nothing between
     found: list[str] = _TOKEN.findall(folded)
-    return " ".join(token.replace(",", "") for token in found) or folded
+    if "," in folded:
+        found = [token.replace(",", "") for token in found]
+    return " ".join(found) or folded
 
 
 def token_f1(prediction: str, reference: str) -> float:
@@ -153,13 +171,18 @@ def token_f1(prediction: str, reference: str) -> float:
 
 
 def _shared(prediction: str, references: Sequence[str]) -> float:
-    said = Counter(prediction.split())
-    return max(_f1(said, Counter(reference.split())) for reference in set(references))
+    said = prediction.split()
+    known = set(said)
+    return max(_f1(said, known, reference.split()) for reference in set(references))
 
 
-def _f1(said: Counter[str], wanted: Counter[str]) -> float:
-    both = said.total() + wanted.total()
-    return 2 * (said & wanted).total() / both if both else 1.0
+def _f1(said: Sequence[str], known: Set[str], wanted: Sequence[str]) -> float:
+    """``known``: the words of ``said``. Most pairs share none, which is found without counting."""
+    if known.isdisjoint(wanted):
+        return 0.0 if said or wanted else 1.0
+    if len(wanted) == 1:
+        return 2 / (len(said) + 1)
+    return 2 * (Counter(said) & Counter(wanted)).total() / (len(said) + len(wanted))
 
 
 def _lowest(said: Sequence[Hashable], references: Iterable[Sequence[Hashable]]) -> float:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from llavar.errors import ConfigError, DataError
-from llavar.evals.metrics.rule import Rule, equal
+from llavar.evals.metrics.rule import Rule, checked, equal
 from llavar.evals.metrics.text import normalise
 from llavar.evals.metrics.vqa import PERIOD_VLMEVALKIT, unmark
 
@@ -57,12 +57,17 @@ _PARSERS: Mapping[str, Callable[[str], YesNo]] = MappingProxyType(
     {"tolerant": _tolerant, "mme": _mme, "mme-lmms": _mme_lmms, "mme-vlmevalkit": _mme_vlmevalkit}
 )
 PARSERS = tuple(_PARSERS)
+_ALSO: Mapping[str, str] = MappingProxyType(
+    {"official": "mme", "lmms": "mme-lmms", "lmms-eval": "mme-lmms", "vlmevalkit": "mme-vlmevalkit"}
+)
+"""Other names: whose parser it is."""
 
 
 def _parser(name: str) -> Callable[[str], YesNo]:
-    if name not in _PARSERS:
+    found = _PARSERS.get(_ALSO.get(name, name))
+    if found is None:
         raise ConfigError(f"there is no yes/no parser {name!r}; choose one of {', '.join(PARSERS)}")
-    return _PARSERS[name]
+    return found
 
 
 def parse_yes_no(reply: str, parser: str = "tolerant") -> YesNo:
@@ -75,9 +80,10 @@ def parse_yes_no(reply: str, parser: str = "tolerant") -> YesNo:
     - ``mme-lmms``: the same after stripping and deleting full stops; ``y`` and ``n`` are understood.
     - ``mme-vlmevalkit``: the reply holds exactly one of the two words.
 
-    Raises :class:`ConfigError` for another parser.
+    ``official``, ``lmms`` (or ``lmms-eval``) and ``vlmevalkit`` are other names of the last three. Raises
+    :class:`ConfigError` for another parser, :class:`DataError` for a reply that is not text.
     """
-    return _parser(parser)(reply)
+    return _parser(parser)(checked(reply, "")[0])
 
 
 def expected_answer(reference: str) -> YesNo:

@@ -70,6 +70,11 @@ def _examine_file(path: Path) -> Examined:
     projector = [tensor for name, tensor in tensors.items() if name.endswith("mm_projector.weight")]
     if len(projector) == 1:
         return Examined(kind=Kind.PROJECTOR, findings=(_projector(path, projector[0]),))
+    later = next((name for name in tensors if "mm_projector.0." in name), None)
+    if later is not None:
+        text = f"it has two layers ({later!r:.100}), as LLaVA-1.5's has"
+        two = problem("projector", text, "use llava-hf's checkpoints of that model")
+        return Examined(kind=Kind.UNKNOWN, findings=(two,))
     text = f"{len(tensors)} tensors, such as {next(iter(tensors))!r:.100}"
     return Examined(
         kind=Kind.UNKNOWN,
@@ -231,14 +236,25 @@ def _original(kind: Kind, case: Case) -> Iterator[Finding]:
             "if you have mm_projector.bin: llavar convert from-llava mm_projector.bin --base FOLDER",
         )
     yield from _rows(case)
-    if case.config:
+    if _config(case.folder)[1] is None:  # an empty one is told as well
         yield from _tower(case)
+        yield from _model_type(case)
     if kind is Kind.ORIGINAL:
         yield from _family(case)
     tokenizer, found = tokenizer_of(case)
     yield from found
     if tokenizer is not None:
         yield from self_test(case, tokenizer)
+
+
+def _model_type(case: Case) -> Iterator[Finding]:
+    told = case.config.get("model_type")
+    if told not in ("llava", "llama"):
+        yield problem(
+            "config.json",
+            f"model_type is {told!r:.60}, and llava was expected",
+            "take config.json and weights from the same checkpoint",
+        )
 
 
 def _tower(case: Case) -> Iterator[Finding]:
