@@ -16,7 +16,7 @@ from llavar.train.llava import DECODER, PROJECTOR
 from llavar.train.world import connected
 
 _ALWAYS = "always so today"
-_PAGE = "metrics.jsonl in the folder of the run, whatever is named"
+_PAGE = "metrics.jsonl in the folder of the run; llavar train --track sends it elsewhere too"
 _SHARDED = "every process holds the whole model (data parallel); sharding is not there yet"
 
 _FLAGS = (
@@ -121,9 +121,7 @@ _FLAGS = (
     Flag(name="fsdp", default="", today=_SHARDED),
     Flag(name="fsdp_transformer_layer_cls_to_wrap", default="", today=_SHARDED),
     Flag(name="seed", kind=Kind.WHOLE, default=42, today="--seed"),
-    Flag(
-        name="dataloader_num_workers", kind=Kind.WHOLE, default=0, today="nothing: pictures are read in step"
-    ),
+    Flag(name="dataloader_num_workers", kind=Kind.WHOLE, default=0, today="--workers"),
     Flag(
         name="local_rank", kind=Kind.WHOLE, default=-1, today="nothing: torchrun says it in the environment"
     ),
@@ -156,7 +154,13 @@ def train_mem(argv: Sequence[str]) -> int:
             if world.first:
                 _start(given, out, say)
         model = _start(given, out, lambda _line: None)
-        jobs.run(job_of(given, model, world.size), out, world=world, say=say)
+        jobs.run(
+            job_of(given, model, world.size),
+            out,
+            world=world,
+            say=say,
+            workers=given.whole("dataloader_num_workers"),
+        )
     return 0
 
 
