@@ -10,7 +10,7 @@ from llavar.errors import ConfigError
 from llavar.images import Transform
 from llavar.legacy import ELSEWHERE, run
 from llavar.legacy.flags import Flag, Kind, parse
-from llavar.legacy.training import _FLAGS, conversation_of, job_of, stage_of
+from llavar.legacy.training import _FLAGS, _other_defaults, conversation_of, job_of, stage_of
 from llavar.train.config import Mean, Policy, Precision, Schedule
 from llavar.train.llava import DECODER, PROJECTOR
 
@@ -161,3 +161,9 @@ def test_other_scripts_are_refused_with_todays_command():
         run(["serve"])
     with pytest.raises(ConfigError, match="name a command"):
         run([])
+
+
+def test_a_default_that_changed_is_said_where_the_flag_is_left_out(line: Callable[..., list[str]]):
+    told = _other_defaults(parse("train_mem", _FLAGS, [], about=""))
+    assert ["linear" in told[0], "-1" in told[1], len(told)] == [True, True, 2]
+    assert _other_defaults(parse("train_mem", _FLAGS, line("pretrain")[1:], about="")) == []

@@ -149,7 +149,7 @@ def train_mem(argv: Sequence[str]) -> int:
                 print(line, flush=True)
 
         if world.first:
-            show(_SCRIPT, given.mapping())
+            show(_SCRIPT, [*given.mapping(), *_other_defaults(given)])
         with world.together():
             if world.first:
                 _start(given, out, say)
@@ -162,6 +162,15 @@ def train_mem(argv: Sequence[str]) -> int:
             workers=given.whole("dataloader_num_workers"),
         )
     return 0
+
+
+def _other_defaults(given: Arguments) -> list[str]:
+    """Flags that were left out and whose default was another one in the original."""
+    others = {
+        "lr_scheduler_type": "a cosine; the Trainer's default was linear, which is gone",
+        "mm_vision_select_layer": "the model's own layer, -2 for a new one; the original's default was -1",
+    }
+    return [f"no --{name}  ->  {today}" for name, today in others.items() if not given.written(name)]
 
 
 def _start(given: Arguments, out: Path, say: jobs.Say) -> str:
