@@ -92,6 +92,12 @@ def test_processes_that_are_not_at_one_find_out(pair: Pair):
         assert "the processes differ in their opinions (0 to 1)" in found["disagreed"]
 
 
+def test_no_thread_of_the_process_group_outlives_it(pair: Pair):
+    """One that did would abort the process where it meets the end of the interpreter."""
+    for found in pair[1]:
+        assert [name for name in found["threads"] if "gloo" in name] == []
+
+
 def test_a_process_alone_has_nobody_to_ask():
     world = World()
     parameter = nn.Parameter(torch.ones(2))

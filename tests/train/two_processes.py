@@ -140,6 +140,11 @@ def disagreed(world: World) -> str:
     return ""
 
 
+def native_threads() -> list[str]:
+    """Names of this process's threads, those of libraries too; none where the system does not list them."""
+    return sorted(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm"))
+
+
 def main(out: Path) -> None:
     torch.set_num_threads(1)
     with connected() as world:
@@ -150,7 +155,8 @@ def main(out: Path) -> None:
         found["interrupted"] = interrupted(world, out / "interrupted")
         found["failed"] = failed(world, out / "failed")
         found["disagreed"] = disagreed(world)
-        (out / f"{world.rank}.json").write_text(json.dumps(found))
+    found["threads"] = native_threads()
+    (out / f"{world.rank}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

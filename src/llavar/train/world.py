@@ -6,6 +6,7 @@ does anything. Messages travel over gloo between CPUs, gradients over NCCL where
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -188,6 +189,9 @@ def connected() -> Generator[World]:
     if torch.cuda.is_available():
         torch.cuda.set_device(world.device)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    # Its functions take the group of the moment they are imported as a default and would keep it alive beyond
+    # destroy_process_group, with threads that abort the process where they outlive the interpreter.
+    importlib.import_module("torch.distributed.nn.functional")
     with _lost(world):
         distributed.init_process_group(backend)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
