@@ -42,7 +42,7 @@ $(STAMP): pyproject.toml constraints.txt
 	    { echo "no CPU build of torch was found at $(CPU_INDEX); taking the larger default build" >&2; \
 	      $(PIP) "torch==$(TORCH_VERSION)"; }; \
 	fi
-	@$(PIP) -e '.[ocr,dev]'
+	@$(PIP) -e '.[ocr,serve,dev]'
 	@touch $(STAMP)
 	@echo "installed: try $(BIN)/llavar --help"
 
