@@ -59,8 +59,8 @@ class Asked:
 
     ``max_new_tokens`` None means as many as the model takes after the prompt. The answer ends before the
     first of the texts ``stop``. ``top_logprobs`` asks for the log probability of each token and of as many
-    of the likeliest ones (0: of the token alone). ``id`` tells equal questions apart where tokens are drawn: equal
-    seed, id and dialogue give equal answers.
+    of the likeliest ones (0: of the token alone). ``id`` tells equal questions apart where tokens are drawn:
+    equal seed, id and dialogue give equal answers.
     """
 
     dialogue: Dialogue
