@@ -98,7 +98,7 @@ def test_results_keep_the_order_and_bad_pictures_become_rejects(blank: Blank, en
     ids = [result.id if isinstance(result, Reject) else result.image for result in results]
     assert ids == [str(path) for path in paths]
     assert isinstance(results[2], Reject)
-    assert results[2].detail == "exit code 7"
+    assert results[2].detail == "exit code 7, 3 times"
     assert {result.stage for result in results if isinstance(result, Reject)} == {"ocr"}
 
 

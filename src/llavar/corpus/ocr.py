@@ -11,34 +11,23 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import multiprocessing
-import os
-import signal
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from multiprocessing import connection, resource_tracker
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from PIL import Image
 
-from llavar.errors import ConfigError, ImageError, LlavarError, MissingExtraError, ModelError, NotFoundError
+from llavar.corpus.crew import Crew, Loss, Lost
+from llavar.errors import ConfigError, ImageError, MissingExtraError, ModelError, NotFoundError
 from llavar.images import open_image
 from llavar.records import Box, Line, Reading, Reject
 
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-    from multiprocessing.context import SpawnProcess
-
 STAGE = "ocr"
 SHORT_EDGE = 384
-START_LIMIT = 300.0
-"""Seconds that an engine may take to load before the run is given up."""
 
 
 class OcrReason(StrEnum):
@@ -48,6 +37,13 @@ class OcrReason(StrEnum):
     ENGINE_FAILED = "the engine failed on it"
     TIME_LIMIT = "reading it took longer than the time limit"
     PROCESS_DIED = "the reading process died on it"
+
+
+_LOSSES = {
+    Loss.FAILED: OcrReason.ENGINE_FAILED,
+    Loss.TIME_LIMIT: OcrReason.TIME_LIMIT,
+    Loss.DIED: OcrReason.PROCESS_DIED,
+}
 
 
 class Engine(Protocol):
@@ -211,195 +207,43 @@ def read_all(
     processes are spawned, since forking a parent with torch's threads can deadlock; closing the iterator ends
     them. Raises ConfigError for settings that cannot work, and whatever ``engine`` raises while it loads.
     """
-    if workers < 1:
-        raise ConfigError(f"workers is {workers} but reading needs at least 1 process: set workers >= 1")
-    if not time_limit > 0:
-        raise ConfigError(f"time_limit is {time_limit} s but must be above 0: set it to 60, for example")
     if short_edge is not None and short_edge < 32:
         raise ConfigError(f"short_edge is {short_edge} px, under which no text survives: use >= 32, or None")
-    crew = _Crew(engine=engine, time_limit=time_limit, short_edge=short_edge)
-    return _in_order(paths, crew, min(workers, len(paths)), on_result or (lambda _index, _result: None))
+    crew = Crew[int, Path, Reading | Reject](
+        maker=_Readers(engine=engine, short_edge=short_edge), workers=workers, time_limit=time_limit
+    )
+    return _in_order(paths, crew, on_result or (lambda _index, _result: None))
 
 
 def _in_order(
-    paths: Sequence[Path], crew: _Crew, workers: int, on_result: OnResult
+    paths: Sequence[Path], crew: Crew[int, Path, Reading | Reject], on_result: OnResult
 ) -> Generator[Reading | Reject, None, None]:
     ready: dict[int, Reading | Reject] = {}
-    try:
-        crew.open(paths, workers)
-        for index in range(len(paths)):
-            while index not in ready:
-                for done, result in crew.step():
-                    ready[done] = result
-                    on_result(done, result)
-            yield ready.pop(index)
-    finally:
-        crew.close()
+    following = 0
+    with crew:
+        for index, found in crew.results(enumerate(paths)):
+            result = _lost(paths[index], found) if isinstance(found, Lost) else found
+            ready[index] = result
+            on_result(index, result)
+            while following in ready:
+                yield ready.pop(following)
+                following += 1
 
 
-@dataclass(slots=True, kw_only=True)
-class _Worker:
-    """One process and what it is doing. ``job`` is None until its engine is loaded, and when it is idle."""
-
-    process: SpawnProcess
-    channel: Connection
-    deadline: float
-    loaded: bool = False
-    job: int | None = None
+def _lost(path: Path, lost: Lost) -> Reject:
+    return _reject(path, _LOSSES[lost.why], lost.detail)
 
 
-@dataclass(slots=True, kw_only=True)
-class _Crew:
-    """Worker processes and the queue they take from; all of it lives in the thread that calls ``step``."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Readers:
+    """Makes, in a process of its own, the function that reads one picture."""
 
     engine: EngineFactory
-    time_limit: float
     short_edge: int | None
-    paths: Sequence[Path] = ()
-    waiting: deque[int] = field(default_factory=deque[int])
-    workers: list[_Worker] = field(default_factory=list[_Worker])
 
-    def open(self, paths: Sequence[Path], workers: int) -> None:
-        self.paths = paths
-        self.waiting.extend(range(len(paths)))
-        for _ in range(workers):
-            self._hire()
+    @property
+    def name(self) -> str:
+        return f"the OCR engine {self.engine.name}"
 
-    def close(self) -> None:
-        for worker in tuple(self.workers):
-            self._dismiss(worker)
-
-    def step(self) -> list[tuple[int, Reading | Reject]]:
-        """Wait until some worker has news or is late; return what was finished by it."""
-        busy = [worker for worker in self.workers if worker.job is not None or not worker.loaded]
-        assert busy, "pictures are left but nobody reads them"
-        patience = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
-        ready = connection.wait([worker.channel for worker in busy], timeout=patience)
-        news = [done for worker in busy if worker.channel in ready for done in self._hear(worker)]
-        late = [
-            worker for worker in busy if worker.channel not in ready and worker.deadline <= time.monotonic()
-        ]
-        return news + [self._give_up(worker) for worker in late]
-
-    def _hear(self, worker: _Worker) -> list[tuple[int, Reading | Reject]]:
-        try:
-            message = worker.channel.recv()
-        except (EOFError, OSError):
-            return [self._bury(worker)]
-        if isinstance(message, BaseException):
-            raise message
-        if not worker.loaded:
-            worker.loaded = True
-            self._assign(worker)
-            return []
-        assert worker.job is not None, "an idle worker spoke"
-        done = (worker.job, message)
-        self._assign(worker)
-        return [done]
-
-    def _assign(self, worker: _Worker) -> None:
-        worker.job = self.waiting.popleft() if self.waiting else None
-        if worker.job is not None:
-            worker.deadline = time.monotonic() + self.time_limit
-            with suppress(OSError):  # it died meanwhile: the next step hears the end of its pipe
-                worker.channel.send(self.paths[worker.job])
-
-    def _bury(self, worker: _Worker) -> tuple[int, Reading | Reject]:
-        """The process of ``worker`` has ended by itself."""
-        worker.process.join(timeout=10)
-        code = worker.process.exitcode
-        if worker.job is None:
-            raise ModelError(
-                f"the process for the OCR engine {self.engine.name!r} ended with exit code {code} before it "
-                f"had loaded: see its output above, and start the script that reads pictures under "
-                f"  if __name__ == '__main__':"
-            )
-        return self._replace(worker, OcrReason.PROCESS_DIED, f"exit code {code}")
-
-    def _give_up(self, worker: _Worker) -> tuple[int, Reading | Reject]:
-        if worker.job is None:
-            raise ModelError(
-                f"the OCR engine {self.engine.name!r} has not loaded after {START_LIMIT:g} s: "
-                f"use fewer workers, or another engine"
-            )
-        return self._replace(worker, OcrReason.TIME_LIMIT, f"{self.time_limit:g} s")
-
-    def _replace(self, worker: _Worker, reason: OcrReason, detail: str) -> tuple[int, Reading | Reject]:
-        assert worker.job is not None, "only a worker with a picture is replaced"
-        self._dismiss(worker)
-        # Those that are still loading will take one picture each.
-        if len(self.waiting) > sum(not other.loaded for other in self.workers):
-            self._hire()
-        return worker.job, _reject(self.paths[worker.job], reason, detail)
-
-    def _dismiss(self, worker: _Worker) -> None:
-        self.workers.remove(worker)
-        worker.process.kill()
-        worker.process.join()
-        worker.channel.close()
-        worker.process.close()
-
-    def _hire(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(
-            target=_serve, args=(theirs, self.engine, self.short_edge), name="llavar-ocr", daemon=True
-        )
-        try:
-            with _deaf_to_interrupts():
-                process.start()
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()  # so that the death of the process is the end of the file here
-        self.workers.append(_Worker(process=process, channel=ours, deadline=time.monotonic() + START_LIMIT))
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Generator[None, None, None]:
-    """Processes started inside never see Ctrl-C, not even while they import: the parent ends them."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # starting it would lift the mask
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _leave_with_parent() -> None:
-    """End this process with the parent, even one that was killed while an engine hangs here."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _serve(channel: Connection, engine: EngineFactory, short_edge: int | None) -> None:
-    """What a worker process does: load, say so, then a picture in and a result out until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
-    try:
-        reader = engine()
-    except LlavarError as error:
-        channel.send(error)
-        return
-    except Exception as error:  # noqa: BLE001 - sent in words, since a foreign exception may not unpickle
-        channel.send(
-            ModelError(f"the OCR engine {engine.name!r} cannot be loaded: {type(error).__name__}: {error}")
-        )
-        return
-    channel.send(reader.name)
-    while True:
-        try:
-            path = channel.recv()
-        except (EOFError, OSError):  # the parent is gone
-            return
-        try:
-            channel.send(read_one(path, reader, short_edge=short_edge))
-        except OSError:
-            return
+    def __call__(self) -> Callable[[Path], Reading | Reject]:
+        return partial(read_one, engine=self.engine(), short_edge=self.short_edge)

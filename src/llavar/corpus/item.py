@@ -1,0 +1,101 @@
+"""A picture's whole life as one typed record, from where it was found to the rows it gave.
+
+Every stage adds its part and leaves the rest as it was, so that each row of the finished data can say where
+it comes from. Shards of items are Parquet files whose columns are these fields (:mod:`llavar.corpus.shards`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llavar.records import Conversation, Reading, Reject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a picture was found. ``source`` names an entry of the recipe; ``caption`` is its text there.
+
+    The numbers are those of LAION's metadata, -1 where the source has none: probability of a watermark and
+    of unsafe content, similarity of picture and caption.
+    """
+
+    source: str
+    url: str = ""
+    path: str = ""
+    caption: str = ""
+    language: str = ""
+    watermark: float = -1.0
+    unsafe: float = -1.0
+    similarity: float = -1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureFile:
+    """The picture as it lies on the disk. ``path`` is relative to the corpus, or absolute outside of it.
+
+    ``sha256`` is of the file; ``original_sha256`` of what was fetched, where it was encoded anew.
+    """
+
+    path: str
+    sha256: str
+    width: int
+    height: int
+    bytes: int
+    original_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """What equal and nearly equal pictures have in common, as hexadecimal digits."""
+
+    pixels: str
+    perceptual: str
+    """256 bits: pictures differ by how many of them differ."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """How much of a text-rich picture it is: probability 0 to 1, by which scorer; and its cluster."""
+
+    text: float
+    scorer: str
+    cluster: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taught:
+    """A stage-2 conversation and who made it: teacher, hash of the prompt, tokens used and their price."""
+
+    conversation: Conversation
+    teacher: str
+    prompt_sha256: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    support: tuple[str, ...] = ()
+    """Lines of OCR that the answers rest on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One picture. Parts that no stage has added yet are None or empty."""
+
+    id: str
+    origin: Origin
+    file: PictureFile | None = None
+    fingerprint: Fingerprint | None = None
+    scores: Scores | None = None
+    readings: tuple[Reading, ...] = ()
+    """What each OCR engine read, without the time it took: equal runs give equal files."""
+    description: str = ""
+    """A caption of the picture with its text painted over, where the recipe wants one."""
+    stage1: Conversation | None = None
+    stage2: Taught | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """An item that ended here, and why."""
+
+    reject: Reject
+    item: Item

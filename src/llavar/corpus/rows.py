@@ -1,0 +1,148 @@
+"""The stages that read pictures and make rows of what was read: ``ocr``, ``pairs``, ``teach``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar
+
+from llavar.corpus.item import Item, Taught
+from llavar.corpus.layout import Arranged, LayoutSettings, Paragraphs, arrange
+from llavar.corpus.ocr import SHORT_EDGE, EngineFactory, RapidOcr, read_one
+from llavar.corpus.ocr import STAGE as OCR
+from llavar.corpus.pairs import STAGE as PAIRS
+from llavar.corpus.pairs import PairSettings, pair
+from llavar.corpus.stage import Outcome
+from llavar.corpus.teach import STAGE as TEACH
+from llavar.corpus.teach import TemplateTeacher
+from llavar.errors import ConfigError
+from llavar.records import Reading, Reject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OcrSettings:
+    """``engines`` by name and version, the first one being whose lines become answers."""
+
+    engines: tuple[str, ...]
+    short_edge: int | None = SHORT_EDGE
+    """Pictures are brought down to this short edge in pixels before they are read; None leaves them."""
+
+    def __post_init__(self) -> None:
+        if not self.engines:
+            raise ConfigError("there are 0 OCR engines, at least 1 is needed; name rapidocr, for example")
+        if self.short_edge is not None and self.short_edge < 32:
+            raise ConfigError(f"short_edge is {self.short_edge} px, under which no text survives; use >= 32")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OcrStage:
+    """Adds what each engine reads in a picture. An item that an engine cannot read ends here."""
+
+    root: Path
+    engines: tuple[EngineFactory, ...] = (RapidOcr,)
+    short_edge: int | None = SHORT_EDGE
+    time_limit: float | None = 60.0
+    name: ClassVar[str] = OCR
+    version: ClassVar[int] = 1
+
+    @property
+    def settings(self) -> OcrSettings:
+        names = tuple(engine.name for engine in self.engines)
+        return OcrSettings(engines=names, short_edge=self.short_edge)
+
+    def maker(self) -> OcrStage:
+        return self
+
+    def __call__(self) -> Callable[[Item], Outcome]:
+        engines = [make() for make in self.engines]
+
+        def read(item: Item) -> Outcome:
+            readings: list[Reading] = []
+            for engine in engines:
+                found = read_one(self.root / path_of(item), engine, short_edge=self.short_edge)
+                if isinstance(found, Reject):
+                    return replace(found, id=item.id)
+                # Equal runs give equal files: how long it took stands in the manifest.
+                readings.append(replace(found, image=path_of(item), seconds=0.0))
+            return replace(item, readings=tuple(readings))
+
+        return read
+
+
+def path_of(item: Item) -> str:
+    """Where the picture lies, relative to the corpus or absolute."""
+    return item.file.path if item.file is not None else item.origin.path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairsSettings:
+    """What becomes of a reading in stage 1."""
+
+    layout: LayoutSettings = field(default_factory=LayoutSettings)
+    pairs: PairSettings = field(default_factory=PairSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairsStage:
+    """Adds the stage-1 row: a request for the visible text, and the text (section 3.1 of the paper)."""
+
+    settings: PairsSettings = field(default_factory=PairsSettings)
+    time_limit: None = None
+    name: ClassVar[str] = PAIRS
+    version: ClassVar[int] = 1
+
+    def maker(self) -> PairsStage:
+        return self
+
+    def __call__(self) -> Callable[[Item], Outcome]:
+        return self.paired
+
+    def paired(self, item: Item) -> Outcome:
+        """The item with its row, or why it gives none."""
+        arranged = arrange(item.readings[0], self.settings.layout)
+        # The layout has applied the threshold already, to the lines before they were merged.
+        settings = replace(self.settings.pairs, min_confidence=self.settings.layout.min_confidence)
+        row = pair(arranged.reading, id=item.id, image=path_of(item), settings=settings)
+        if isinstance(row, Reject):
+            return replace(row, detail=row.detail + _dropped(arranged))
+        return replace(item, stage1=row.conversation)
+
+
+def _dropped(arranged: Arranged) -> str:
+    """How many lines the layout had dropped before, for the reason of a reject."""
+    count = len(arranged.dropped)
+    return f"; {count} lines were dropped before" if count else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeachSettings:
+    """Which lines the teacher sees, and the teacher."""
+
+    layout: LayoutSettings = field(default_factory=LayoutSettings)
+    teacher: TemplateTeacher = field(default_factory=TemplateTeacher)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateTeachStage:
+    """Adds a stage-2 conversation out of a fixed table of wordings. An item it cannot ask about goes on."""
+
+    settings: TeachSettings = field(default_factory=TeachSettings)
+    time_limit: None = None
+    name: ClassVar[str] = TEACH
+    version: ClassVar[int] = 1
+
+    def maker(self) -> TemplateTeachStage:
+        return self
+
+    def __call__(self) -> Callable[[Item], Outcome]:
+        return self.taught
+
+    def taught(self, item: Item) -> Outcome:
+        """The item with a conversation; without one where there is nothing to ask."""
+        arranged = arrange(item.readings[0], replace(self.settings.layout, paragraphs=Paragraphs.LINES))
+        made = self.settings.teacher.teach(arranged.reading, dropped=arranged.dropped)
+        if isinstance(made, Reject):
+            return replace(made, id=item.id) if item.stage1 is None else item
+        lines = tuple(line.text for line in arranged.reading.lines)
+        return replace(item, stage2=Taught(conversation=made, teacher="templates 1", support=lines))

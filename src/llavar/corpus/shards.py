@@ -1,0 +1,412 @@
+"""The runner: stages over shards of items, stopped and gone on with at any moment, byte for byte the same.
+
+The folder of a corpus holds, for each stage, its shards as Parquet files of items and of those rejected, and
+a manifest of what is done (:mod:`llavar.corpus.manifest`). A shard is computed again only when its key
+changes: the hash of the stage's name, version and settings and of the items that go in. So a changed setting
+redoes what depends on it, and no more: a stage whose input comes out equal after all is not touched.
+
+Where an item is dear, its outcome goes to a journal as soon as it is known, so that a kill costs the items
+that were being computed and nothing else. Files are written aside and renamed; the manifest is told last.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from llavar.corpus.crew import Crew, Loss, Lost
+from llavar.corpus.item import Item, Origin, Rejected
+from llavar.corpus.journal import Journal
+from llavar.corpus.manifest import Manifest, ShardRecord
+from llavar.corpus.open_shard import OnStep, OpenShard, Progress, Step, Wanted
+from llavar.corpus.parquet import Table
+from llavar.corpus.stage import GatherStage, Outcome, RowStage, ShardStage, Source, Stage
+from llavar.errors import ConfigError, DataError
+from llavar.records import Reject
+
+SCAN = "scan"
+STAGES = "stages"
+MANIFEST = "manifest.sqlite"
+DECISION = "decision.bin"
+_JOURNAL = ".journal"
+_LAST = "-last"
+"""Ends the key of a source's last shard: without it the source was not read to its end."""
+_FORMAT = 1
+"""Raised when items are stored in another way: all shards are then made anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """How a corpus is computed. ``shard_rows`` decides which items share a file; the rest only time."""
+
+    shard_rows: int = 1000
+    workers: int | None = None
+    """Processes for stages that work item by item; None takes one per CPU."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.shard_rows <= 100_000:
+            raise ConfigError(f"shard_rows is {self.shard_rows}; give 1 to 100000, 1000 for example")
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"workers is {self.workers}; give at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSummary:
+    """What a stage has made. ``computed`` counts the shards of this run, ``seconds`` is of all of them."""
+
+    stage: str
+    shards: int
+    computed: int
+    rows: int
+    kept: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """What a run has made, and how to read it (:meth:`Corpus.items`)."""
+
+    stages: tuple[StageSummary, ...]
+
+    @property
+    def kept(self) -> int:
+        """Items that came through all stages."""
+        return self.stages[-1].kept
+
+
+class Corpus:
+    """The folder of a corpus: computes its stages, and reads what they left."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._items, self._rejected = Table(Item), Table(Rejected)
+
+    def run(
+        self,
+        source: Source,
+        stages: Sequence[Stage],
+        *,
+        settings: RunSettings | None = None,
+        on_step: OnStep | None = None,
+    ) -> RunSummary:
+        """Compute what is not done yet, stage after stage.
+
+        Raises:
+            ConfigError: another process computes this corpus, or two stages have one name.
+            LlavarError: whatever a stage raises while it loads; what it raises on an item is a reject.
+        """
+        settings = settings or RunSettings()
+        names = [SCAN, *(stage.name for stage in stages)]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"two stages have one name among {', '.join(names)}; rename one")
+        with self._claimed(), Manifest(self.root / MANIFEST) as manifest:
+            run = _Run(self, manifest, settings, on_step or (lambda _step: None))
+            summaries = [run.scan(source)]
+            for before, stage in zip(names, stages, strict=False):
+                summaries.append(run.stage(stage, before))
+            return RunSummary(stages=tuple(summaries))
+
+    def items(self, stage: str) -> Iterator[list[Item]]:
+        """The items that a stage kept, a shard at a time, in order."""
+        for path in self._shards(stage):
+            yield self._items.read(path)
+
+    def rejected(self, stage: str) -> Iterator[list[Rejected]]:
+        """The items that ended in a stage, a shard at a time, in order."""
+        for path in self._shards(stage):
+            yield self._rejected.read(rejects_of(path))
+
+    def path(self, stage: str, shard: int) -> Path:
+        """The file of a shard."""
+        return self.root / STAGES / stage / f"{shard:06d}.parquet"
+
+    def _shards(self, stage: str) -> list[Path]:
+        with Manifest(self.root / MANIFEST) as manifest:
+            return [self.path(stage, record.shard) for record in manifest.records(stage)]
+
+    def write(self, path: Path, outcomes: Sequence[Outcome], items: Sequence[Item]) -> tuple[int, str]:
+        """Replace the files of a shard; how many items are kept, and the hash of their file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [outcome for outcome in outcomes if isinstance(outcome, Item)]
+        ended = [
+            Rejected(reject=outcome, item=item)
+            for outcome, item in zip(outcomes, items, strict=True)
+            if isinstance(outcome, Reject)
+        ]
+        self._rejected.write(rejects_of(path), ended)
+        self._items.write(path, kept)
+        with path.open("rb") as file:
+            return len(kept), hashlib.file_digest(file, "sha256").hexdigest()
+
+    def read(self, path: Path) -> list[Item]:
+        return self._items.read(path)
+
+    @contextmanager
+    def _claimed(self) -> Generator[None]:
+        """Keep the folder to this process; a process that was killed has lost it."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / "lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"another process computes the corpus in {self.root}; wait for it, or name another --out"
+                ) from None
+            yield
+
+
+def rejects_of(path: Path) -> Path:
+    """The file of those rejected beside the file of a shard."""
+    return path.with_suffix(".rejects.parquet")
+
+
+@dataclass(slots=True)
+class _Run:
+    """One call of :meth:`Corpus.run`."""
+
+    corpus: Corpus
+    manifest: Manifest
+    settings: RunSettings
+    on_step: OnStep
+
+    # ------------------------------------------------------------------------------------------ the source
+
+    def scan(self, source: Source) -> StageSummary:
+        """The source's items in shards of ``shard_rows``, read once; all of it again if it has changed."""
+        key = _hash(_FORMAT, SCAN, source.settings, source.fingerprint(), self.settings.shard_rows)
+        records = self.manifest.records(SCAN)
+        if records and records[-1].key == key + _LAST:
+            return _summary(SCAN, records, computed=0)
+        self.manifest.cut(SCAN, 0)
+        shards = rows = 0
+        for outcomes, is_last in _with_last(_cut(source.items(), self.settings.shard_rows)):
+            self._scanned(shards, key + (_LAST if is_last else ""), outcomes)
+            shards, rows = shards + 1, rows + len(outcomes)
+            self.on_step(Step(stage=SCAN, done=rows, total=rows))
+        if not rows:
+            raise DataError("the source has no items; name a folder or a table that holds some")
+        self._trim(SCAN, shards)
+        return _summary(SCAN, self.manifest.records(SCAN), computed=shards)
+
+    def _scanned(self, shard: int, key: str, outcomes: Sequence[Outcome]) -> None:
+        started = time.perf_counter()
+        items = [outcome if isinstance(outcome, Item) else _placeholder(outcome) for outcome in outcomes]
+        kept, digest = self.corpus.write(self.corpus.path(SCAN, shard), outcomes, items)
+        seconds = round(time.perf_counter() - started, 3)
+        self.manifest.done(
+            ShardRecord(
+                stage=SCAN,
+                shard=shard,
+                key=key,
+                sha256=digest,
+                rows=len(outcomes),
+                kept=kept,
+                seconds=seconds,
+                attempts=1,
+            )
+        )
+
+    # ------------------------------------------------------------------------------------------ a stage
+
+    def stage(self, stage: Stage, before: str) -> StageSummary:
+        """All shards of a stage that are not done under their key."""
+        given = self.manifest.records(before)
+        base = _hash(_FORMAT, stage.name, stage.version, stage.settings)
+        if isinstance(stage, GatherStage):
+            base = _hash(base, [record.sha256 for record in given])
+        wanted = [Wanted(record.shard, _hash(base, record.sha256), record.kept) for record in given]
+        missing = [want for want in wanted if self._find(stage.name, want) is None]
+        self._trim(stage.name, len(wanted))
+        progress = Progress(stage.name, self.on_step, total=sum(want.rows for want in wanted))
+        progress.skip(sum(want.rows for want in wanted) - sum(want.rows for want in missing))
+        if missing:
+            self._compute(stage, before, missing, progress, base)
+        return _summary(stage.name, self.manifest.records(stage.name), computed=len(missing))
+
+    def _find(self, stage: str, want: Wanted) -> ShardRecord | None:
+        record = self.manifest.find(stage, want.shard, want.key)
+        path = self.corpus.path(stage, want.shard)
+        return record if record is not None and path.is_file() and rejects_of(path).is_file() else None
+
+    def _compute(
+        self, stage: Stage, before: str, missing: Sequence[Wanted], progress: Progress, base: str
+    ) -> None:
+        if isinstance(stage, GatherStage):
+            self._gather(stage, before, missing, progress, base)
+            return
+        opened = (self._open(stage, before, want, progress) for want in missing)
+        if isinstance(stage, ShardStage):
+            for shard in opened:
+                self._each(shard, stage)
+        elif isinstance(stage, RowStage):
+            self._rows(opened, stage)
+        else:
+            raise ConfigError(f"the stage {stage.name!r} is of no known kind")
+
+    def _gather(
+        self, stage: GatherStage, before: str, missing: Sequence[Wanted], progress: Progress, base: str
+    ) -> None:
+        decision = self._decision(stage, before, base)
+        for want in missing:
+            shard = self._open(stage, before, want, progress)
+            for index, outcome in enumerate(stage.apply(decision, shard.items)):
+                shard.add(index, outcome)
+            self.finish(shard)
+
+    def _decision(self, stage: GatherStage, before: str, base: str) -> bytes:
+        """Decided once for all shards, and kept: its first line is the key it was made under."""
+        path = self.corpus.root / STAGES / stage.name / DECISION
+        if path.is_file():
+            head, _, decision = path.read_bytes().partition(b"\n")
+            if head.decode(errors="replace") == base:
+                return decision
+        decision = stage.decide(self.corpus.items(before))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".part")
+        aside.write_bytes(base.encode() + b"\n" + decision)
+        aside.replace(path)
+        return decision
+
+    def _each(self, shard: OpenShard, stage: ShardStage) -> None:
+        missing = shard.missing
+        if missing:
+            for place, outcome in stage.run([shard.items[index] for index in missing]):
+                shard.add(missing[place], outcome)
+        self.finish(shard)
+
+    def _rows(self, opened: Iterator[OpenShard], stage: RowStage) -> None:
+        """Item by item. Shards follow each other without a pause: processes take from the next one."""
+        running: dict[int, OpenShard] = {}
+
+        def tasks() -> Iterator[tuple[tuple[int, int], Item]]:
+            for shard in opened:
+                if not shard.missing:
+                    self.finish(shard)
+                    continue
+                running[shard.want.shard] = shard
+                for index in shard.missing:
+                    yield (shard.want.shard, index), shard.items[index]
+
+        with ExitStack() as stack:
+            for (number, index), result in self._results(stage, tasks(), stack):
+                shard = running[number]
+                shard.add(index, result)
+                if shard.complete:
+                    self.finish(running.pop(number))
+
+    def _results(
+        self, stage: RowStage, tasks: Iterator[tuple[tuple[int, int], Item]], stack: ExitStack
+    ) -> Iterator[tuple[tuple[int, int], Outcome | Lost]]:
+        if stage.time_limit is None:
+            work = stage.maker()()
+            for key, item in tasks:
+                yield key, _tried(work, item)
+            return
+        crew = Crew[tuple[int, int], Item, Outcome](
+            maker=stage.maker(), workers=self.settings.workers or _cpus(), time_limit=stage.time_limit
+        )
+        yield from stack.enter_context(crew).results(tasks)
+
+    def _open(self, stage: Stage, before: str, want: Wanted, progress: Progress) -> OpenShard:
+        attempts = self.manifest.begin(stage.name, want.shard, want.key)
+        items = self.corpus.read(self.corpus.path(before, want.shard))
+        path = self.corpus.path(stage.name, want.shard).with_suffix(_JOURNAL)
+        is_cheap = isinstance(stage, GatherStage) or (
+            isinstance(stage, RowStage) and stage.time_limit is None
+        )
+        journal = None if is_cheap else Journal(path, want.key)
+        shard = OpenShard(stage.name, want, items, journal, progress, attempts)
+        shard.restore()
+        return shard
+
+    def finish(self, shard: OpenShard) -> None:
+        """Write the files of a shard, then vouch for them."""
+        assert shard.complete, f"{shard.stage} gave {len(shard.outcomes)} outcomes of {len(shard.items)}"
+        path = self.corpus.path(shard.stage, shard.want.shard)
+        outcomes = [shard.outcomes[index] for index in range(len(shard.items))]
+        kept, digest = self.corpus.write(path, outcomes, shard.items)
+        self.manifest.done(
+            ShardRecord(
+                stage=shard.stage,
+                shard=shard.want.shard,
+                key=shard.want.key,
+                sha256=digest,
+                rows=len(shard.items),
+                kept=kept,
+                seconds=round(time.perf_counter() - shard.started, 3),
+                attempts=shard.attempts,
+            )
+        )
+        if shard.journal is not None:
+            shard.journal.remove()
+
+    def _trim(self, stage: str, count: int) -> None:
+        """Forget the shards of a stage from ``count`` on, and remove their files."""
+        self.manifest.cut(stage, count)
+        for path in (self.corpus.root / STAGES / stage).glob("[0-9]*"):
+            if int(path.name[:6]) >= count:
+                path.unlink()
+
+
+def _tried(work: Callable[[Item], Outcome], item: Item) -> Outcome | Lost:
+    try:
+        return work(item)
+    except Exception as error:  # noqa: BLE001 - one item must not end the run
+        return Lost(why=Loss.FAILED, detail=f"{type(error).__name__}: {error}"[:500])
+
+
+def _placeholder(reject: Reject) -> Item:
+    return Item(id=reject.id, origin=Origin(source=SCAN))
+
+
+def _cut(outcomes: Iterable[Outcome], size: int) -> Iterator[list[Outcome]]:
+    coming = iter(outcomes)
+    while shard := list(itertools.islice(coming, size)):
+        yield shard
+
+
+def _with_last(shards: Iterator[list[Outcome]]) -> Iterator[tuple[list[Outcome], bool]]:
+    held = next(shards, None)
+    while held is not None:
+        following = next(shards, None)
+        yield held, following is None
+        held = following
+
+
+def _summary(stage: str, records: Sequence[ShardRecord], *, computed: int) -> StageSummary:
+    return StageSummary(
+        stage=stage,
+        shards=len(records),
+        computed=computed,
+        rows=sum(record.rows for record in records),
+        kept=sum(record.kept for record in records),
+        seconds=round(sum(record.seconds for record in records), 3),
+    )
+
+
+def _hash(*parts: object) -> str:
+    """A hash of settings: dataclasses by the names and values of their fields."""
+    return hashlib.sha256(json.dumps(parts, default=_plain, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"": type(value).__name__, **asdict(cast("Any", value))}
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, set | frozenset):
+        return sorted(cast("set[str]", value))
+    raise TypeError(f"a setting of type {type(value).__name__} has no hash")
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
