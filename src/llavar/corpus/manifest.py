@@ -7,6 +7,7 @@ begun before its files are touched, so that no row ever vouches for files of oth
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Self
@@ -54,6 +55,7 @@ class Manifest:
             " rows INTEGER, kept INTEGER, seconds REAL, attempts INTEGER,"
             " PRIMARY KEY (stage, shard)) WITHOUT ROWID"
         )
+        self._base.execute("CREATE TABLE IF NOT EXISTS chain (place INTEGER PRIMARY KEY, stage TEXT)")
         self._base.execute(f"PRAGMA user_version={_VERSION}")
 
     def __enter__(self) -> Self:
@@ -61,6 +63,17 @@ class Manifest:
 
     def __exit__(self, *_: object) -> None:
         self._base.close()
+
+    def set_chain(self, stages: Sequence[str]) -> None:
+        """Remember which stages the corpus has, in their order."""
+        self._base.execute("BEGIN IMMEDIATE")
+        self._base.execute("DELETE FROM chain")
+        self._base.executemany("INSERT INTO chain VALUES (?,?)", enumerate(stages))
+        self._base.execute("COMMIT")
+
+    def chain(self) -> tuple[str, ...]:
+        """The stages of the last run, in their order."""
+        return tuple(str(row[0]) for row in self._base.execute("SELECT stage FROM chain ORDER BY place"))
 
     def find(self, stage: str, shard: int, key: str) -> ShardRecord | None:
         """The record of a shard that is done under ``key``."""

@@ -31,7 +31,10 @@ _FAILURES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """How far a stage is, in items of all its shards; ``note`` is to be shown, or empty."""
+    """How far a stage is, in items of all its shards; ``note`` is to be shown, or empty.
+
+    ``total`` is 0 while the source is read: nobody knows how many there are.
+    """
 
     stage: str
     done: int

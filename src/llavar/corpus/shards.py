@@ -30,7 +30,7 @@ from llavar.corpus.manifest import Manifest, ShardRecord
 from llavar.corpus.open_shard import OnStep, OpenShard, Progress, Step, Wanted
 from llavar.corpus.parquet import Table
 from llavar.corpus.stage import GatherStage, Outcome, RowStage, ShardStage, Source, Stage
-from llavar.errors import ConfigError, DataError
+from llavar.errors import ConfigError, DataError, NotFoundError
 from llavar.records import Reject
 
 SCAN = "scan"
@@ -109,11 +109,17 @@ class Corpus:
         if len(set(names)) < len(names):
             raise ConfigError(f"two stages have one name among {', '.join(names)}; rename one")
         with self._claimed(), Manifest(self.root / MANIFEST) as manifest:
+            manifest.set_chain(names)
             run = _Run(self, manifest, settings, on_step or (lambda _step: None))
             summaries = [run.scan(source)]
             for before, stage in zip(names, stages, strict=False):
                 summaries.append(run.stage(stage, before))
             return RunSummary(stages=tuple(summaries))
+
+    def chain(self) -> tuple[StageSummary, ...]:
+        """What each stage of the last run has made so far, in their order."""
+        with Manifest(self.root / MANIFEST) as manifest:
+            return tuple(_summary(name, manifest.records(name), computed=0) for name in manifest.chain())
 
     def items(self, stage: str) -> Iterator[list[Item]]:
         """The items that a stage kept, a shard at a time, in order."""
@@ -164,6 +170,17 @@ class Corpus:
             yield
 
 
+def existing(root: Path) -> Corpus:
+    """The corpus in a folder.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    if not (root / MANIFEST).is_file():
+        raise NotFoundError(f"{root} holds no corpus: there is no {MANIFEST}; name the --out of a run")
+    return Corpus(root)
+
+
 def rejects_of(path: Path) -> Path:
     """The file of those rejected beside the file of a shard."""
     return path.with_suffix(".rejects.parquet")
@@ -191,7 +208,7 @@ class _Run:
         for outcomes, is_last in _with_last(_cut(source.items(), self.settings.shard_rows)):
             self._scanned(shards, key + (_LAST if is_last else ""), outcomes)
             shards, rows = shards + 1, rows + len(outcomes)
-            self.on_step(Step(stage=SCAN, done=rows, total=rows))
+            self.on_step(Step(stage=SCAN, done=rows, total=0))
         if not rows:
             raise DataError("the source has no items; name a folder or a table that holds some")
         self._trim(SCAN, shards)

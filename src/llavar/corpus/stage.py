@@ -8,7 +8,7 @@ any order, anywhere, again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from llavar.corpus.crew import Maker
 from llavar.corpus.item import Item
@@ -25,11 +25,8 @@ class Stage(Protocol):
     after it, as far as their input changes.
     """
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def version(self) -> int: ...
+    name: ClassVar[str]
+    version: ClassVar[int]
 
     @property
     def settings(self) -> object: ...

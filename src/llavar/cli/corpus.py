@@ -1,0 +1,116 @@
+"""``llavar corpus run|status|explain``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llavar.cli.arguments import Commands
+
+if TYPE_CHECKING:
+    from llavar.corpus.open_shard import Step
+    from llavar.corpus.shards import RunSummary
+
+_SECONDS = 10.0
+"""Between lines of progress where no terminal is."""
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "corpus",
+        help="make instruction data from pictures",
+        description="Make instruction data from pictures, stage by stage; a run that was stopped goes on.",
+    )
+    parts = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_run(parts)
+    status = parts.add_parser("status", help="what is done, what was left out and why")
+    status.add_argument("corpus", type=Path, metavar="CORPUS")
+    status.set_defaults(command=_status)
+    explain = parts.add_parser("explain", help="the life of one row, from its source to its conversation")
+    explain.add_argument("corpus", type=Path, metavar="CORPUS")
+    explain.add_argument("row", metavar="ROW", help="the id of a row or of a reject")
+    explain.set_defaults(command=_explain)
+
+
+def _add_run(parts: Commands) -> None:
+    parser = parts.add_parser(
+        "run",
+        help="all stages of a recipe",
+        description="Compute the stages of a recipe that are not done yet; write rows in LLaVA's format.",
+    )
+    parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
+    parser.add_argument("--out", type=Path, required=True, metavar="CORPUS")
+    parser.add_argument("--json", action="store_true", help="print what was made as one object")
+    parser.set_defaults(command=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    import json
+    from dataclasses import asdict
+
+    from llavar.corpus.products import write_products
+    from llavar.corpus.recipe import read_recipe, source_of, stages_of
+    from llavar.corpus.shards import SCAN, Corpus, RunSettings
+
+    recipe = read_recipe(arguments.recipe)
+    corpus = Corpus(arguments.out)
+    stages = stages_of(recipe, arguments.out.absolute())
+    settings = RunSettings(shard_rows=recipe.shard_rows, workers=recipe.workers)
+    source = source_of(recipe, arguments.recipe.parent)
+    summary = corpus.run(source, stages, settings=settings, on_step=_Lines().say)
+    made = write_products(corpus, [SCAN, *(stage.name for stage in stages)])
+    if arguments.json:
+        rows = {"stage1": made.stage1, "stage2": made.stage2, "rejects": made.rejects.total()}
+        print(json.dumps({**asdict(summary), "rows": rows, "products": str(made.folder)}))
+        return 0
+    _table(summary)
+    for (stage, reason), count in sorted(made.rejects.items()):
+        print(f"  {count} left out at {stage}: {reason}")
+    print(f"{made.stage1} stage-1 and {made.stage2} stage-2 rows in {made.folder}")
+    return 0
+
+
+def _table(summary: RunSummary) -> None:
+    for stage in summary.stages:
+        computed = f"{stage.computed} of {stage.shards} shards computed"
+        print(f"{stage.stage:>8}  {stage.rows} in, {stage.kept} kept  ({computed}, {stage.seconds:.1f} s)")
+
+
+class _Lines:
+    """Progress on the error stream: over and over in one line of a terminal, now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self._live, self._shown, self._stage = sys.stderr.isatty(), 0.0, ""
+
+    def say(self, step: Step) -> None:
+        now = time.monotonic()
+        wait = 0.1 if self._live else _SECONDS
+        is_last = step.total and step.done == step.total
+        if step.stage == self._stage and now - self._shown < wait and not is_last:
+            return
+        if self._live and step.stage != self._stage and self._stage:
+            print(file=sys.stderr)
+        self._shown, self._stage = now, step.stage
+        of = f" of {step.total}, {step.rejected} left out" if step.total else " found"
+        line = f"{step.stage}: {step.done}{of}"
+        print(f"\r\x1b[K{line}" if self._live else line, end="" if self._live else "\n", file=sys.stderr)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from llavar.corpus.products import status_of
+    from llavar.corpus.shards import existing
+
+    for line in status_of(existing(arguments.corpus)):
+        print(line)
+    return 0
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from llavar.corpus.products import life_of
+    from llavar.corpus.shards import existing
+
+    print(life_of(existing(arguments.corpus), arguments.row))
+    return 0
