@@ -23,6 +23,7 @@ source: {folder: pictures}
 shard_rows: 2
 workers: 1
 layout: {min_height: 0}
+near: null
 """
 
 
@@ -41,6 +42,7 @@ def pictures(tmp_path: Path) -> Path:
     Image.new("RGB", (400, 40), "white").save(folder / "long.png")
     Image.new("RGB", (20, 20), "white").save(folder / "tiny.png")
     (folder / "broken.png").write_bytes(b"\x89PNG and no more")
+    Image.new("RGB", (60, 50), "white").save(folder / "sixty-again.bmp")
     (folder / "notes.txt").write_text("no picture")
     return folder
 
@@ -53,13 +55,11 @@ def fake_engine(engines: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_becomes_rows_and_every_file_is_accounted_for(
     pictures: Path, tmp_path: Path, fake_engine: None, capsys: pytest.CaptureFixture[str]
 ):
-    path = written(
-        tmp_path, "source: {folder: pictures}\nshard_rows: 2\nworkers: 1\nlayout: {min_height: 0}\n"
-    )
+    path = written(tmp_path, RECIPE)
     out = tmp_path / "corpus"
     assert main(["corpus", "run", str(path), "--out", str(out), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["rows"] == {"stage1": 3, "stage2": 3, "rejects": 4}
+    assert document["rows"] == {"stage1": 3, "stage2": 3, "rejects": 5}
     rows = json.loads((out / "products" / "stage1.json").read_text())
     assert [row["id"] for row in rows] == ["60.png", "70.png", "80.png"]
     assert rows[0]["conversations"][1]["value"] == "wide 60\ntall 50"
@@ -72,6 +72,7 @@ def test_a_folder_becomes_rows_and_every_file_is_accounted_for(
         ("broken.png", "open", "the picture cannot be opened"),
         ("tiny.png", "open", "too small"),
         ("long.png", "open", "too long and narrow"),
+        ("sixty-again.bmp", "exact", "same pixels as another"),
     }
     assert main(["corpus", "status", str(out)]) == 0
     said = capsys.readouterr().out

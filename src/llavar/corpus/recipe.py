@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from llavar.corpus.dedup import ExactStage, NearSettings, NearStage
 from llavar.corpus.layout import LayoutSettings
 from llavar.corpus.ocr import SHORT_EDGE, EngineFactory, RapidOcr
 from llavar.corpus.opening import OpenSettings, OpenStage
@@ -64,6 +65,8 @@ class CorpusRecipe:
     workers: int | None = None
     open: OpenSettings = field(default_factory=OpenSettings)
     ocr: OcrChoice = field(default_factory=OcrChoice)
+    near: NearSettings | None = field(default_factory=NearSettings)
+    """What counts as an edited copy; null keeps them."""
     layout: LayoutSettings = field(default_factory=LayoutSettings)
     pairs: PairSettings = field(default_factory=PairSettings)
     teacher: TemplateTeacher = field(default_factory=TemplateTeacher)
@@ -114,7 +117,9 @@ def stages_of(recipe: CorpusRecipe, root: Path) -> list[Stage]:
     )
     return [
         OpenStage(root=root, settings=recipe.open),
+        ExactStage(),
         reading,
+        *([] if recipe.near is None else [NearStage(settings=recipe.near)]),
         PairsStage(settings=PairsSettings(layout=recipe.layout, pairs=recipe.pairs)),
         TemplateTeachStage(settings=TeachSettings(layout=recipe.layout, teacher=recipe.teacher)),
     ]

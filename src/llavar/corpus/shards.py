@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -286,7 +287,7 @@ class _Run:
             head, _, decision = path.read_bytes().partition(b"\n")
             if head.decode(errors="replace") == base:
                 return decision
-        decision = stage.decide(self.corpus.items(before))
+        decision = stage.decide(_Again(partial(self.corpus.items, before)))
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".part")
         aside.write_bytes(base.encode() + b"\n" + decision)
@@ -372,6 +373,16 @@ class _Run:
         for path in (self.corpus.root / STAGES / stage).glob("[0-9]*"):
             if int(path.name[:6]) >= count:
                 path.unlink()
+
+
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """Shards that can be gone through more than once: each time they are read anew."""
+
+    read: Callable[[], Iterator[list[Item]]]
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        return self.read()
 
 
 def _tried(work: Callable[[Item], Outcome], item: Item) -> Outcome | Lost:

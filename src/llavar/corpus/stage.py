@@ -65,7 +65,10 @@ class GatherStage(Stage, Protocol):
     """Looks at all shards before it decides on each item: duplicates, clusters."""
 
     def decide(self, shards: Iterable[list[Item]]) -> bytes:
-        """What :meth:`apply` needs of the whole. The shards come in order, one in memory at a time."""
+        """What :meth:`apply` needs of the whole.
+
+        The shards come in order, one in memory at a time, and may be gone through more than once.
+        """
         ...
 
     def apply(self, decision: bytes, items: Sequence[Item]) -> list[Outcome]:
