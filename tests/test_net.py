@@ -373,6 +373,55 @@ def test_names_without_an_address() -> None:
     assert "FetchError" not in refusal("http://" + "a" * 64 + ".example/", FetchPolicy())
 
 
+# ------------------------------------------------------------------------------------ only some hosts
+
+
+@pytest.mark.parametrize(
+    ("host", "listed"),
+    [
+        ("example.org", True),
+        ("EXAMPLE.org.", True),
+        ("a.example.org", False),
+        ("example.org.evil", False),
+        ("badexample.org", False),
+        ("a.cdn.example", True),
+        ("a.b.cdn.example", True),
+        ("cdn.example", False),
+        ("acdn.example", False),
+        ("", False),
+    ],
+)
+def test_which_hosts_are_listed(host: str, listed: bool) -> None:
+    assert net.is_listed(host, ("Example.org", ".cdn.example.")) is listed
+    assert net.is_listed(host, ()) is False
+
+
+def test_the_host_of_a_url() -> None:
+    assert net.host_of(" HTTPS://B\u00fccher.Example.:8080/a?b#c") == "xn--bcher-kva.example"
+    assert net.host_of("http://[2606:4700::1111]/") == "2606:4700::1111"
+    for url in ("ftp://a.example/", "http://u:p@a.example/", "http://", "http://a b/", "a.png"):
+        with pytest.raises(FetchError):
+            net.host_of(url)
+
+
+def test_hosts_that_are_not_listed_are_not_even_resolved() -> None:
+    for hosts in (("example.org",), ()):
+        sentence = refusal("http://other.example/?key=hush", FetchPolicy(hosts=hosts), unreachable)
+        assert f"({'example.org' if hosts else 'none'})" in sentence
+        assert "hush" not in sentence
+
+
+def test_redirects_stay_among_the_listed_hosts(server: Server) -> None:
+    policy = FetchPolicy(allow_private=True, hosts=("one.example", ".two.example"))
+    base = f"http://one.example:{server.server_port}/to/"
+    inside = f"{base}http://a.two.example:{server.server_port}/picture"
+    assert net.fetch(inside, policy=policy, resolver=answering("127.0.0.1")).data == BODY
+    for host in ("two.example", "127.0.0.1", "three.example"):
+        outside = f"{base}http://{host}:{server.server_port}/picture"
+        assert "may be fetched from" in refusal(outside, policy, answering("127.0.0.1"))
+    assert [path.split("/")[1] for path, _ in server.seen] == ["to", "picture", "to", "to", "to"]
+
+
 # --------------------------------------------------------------------------------------- redirects
 
 

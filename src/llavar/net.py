@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from llavar.errors import ConfigError, FetchError
@@ -27,7 +28,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], Sequence[str]]
 """Host name and port to the addresses of the host as text; ``OSError`` if it has none."""
 
-_HOST = re.compile(rb"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9]+)?")
+_HOST = re.compile(rb"[A-Za-z0-9._-]+|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+(%[A-Za-z0-9]+)?")
 _REDIRECTS = (301, 302, 303, 307, 308)
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -49,6 +50,8 @@ class FetchPolicy:
     allow_private: bool = False
     """Also fetch from this machine and its network. Never for URLs that came from outside."""
     user_agent: str = "llavar"
+    hosts: tuple[str, ...] | None = None
+    """Fetch only from these, redirects included: names as :func:`is_listed` takes them. None: from any."""
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "total_seconds", "connect_seconds"):
@@ -59,20 +62,51 @@ class FetchPolicy:
 
 
 _POLICY = FetchPolicy()
+_LATER = (408, 425, 429, 500, 502, 503, 504)
+
+
+class PassingError(FetchError):
+    """What may work later; ``retry_after`` is when the server wants to be asked again, in seconds, or 0."""
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[type[PassingError], tuple[str, float]]:
+        return PassingError, (str(self), self.retry_after)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """The body of an answer. ``content_type`` is what the server claims, lower case, without parameters."""
+    """The body of an answer. ``content_type`` is what the server claims, lower case, without parameters.
+
+    ``robots`` is its X-Robots-Tag in lower case: ``noai`` there asks not to train on it.
+    """
 
     data: bytes
     content_type: str
     final_url: str
+    robots: str = ""
 
 
 def is_url(text: str) -> bool:
     """Whether ``text`` is meant as a URL to fetch and not as a path."""
     return text.lstrip().lower().startswith(("http://", "https://"))
+
+
+def host_of(url: str) -> str:
+    """The host of a URL that could be fetched: lower case, other scripts as Punycode, no final dot.
+
+    Raises:
+        FetchError: as :func:`fetch` does before it asks for an address.
+    """
+    return _plain(_parse(url).raw_host.decode("ascii"))
+
+
+def is_listed(host: str, hosts: Sequence[str]) -> bool:
+    """Whether one of ``hosts`` stands for ``host``: itself, or ``.example.org`` for all below it."""
+    name = _plain(host)
+    return any(name.endswith(one) if one.startswith(".") else name == one for one in map(_plain, hosts))
 
 
 def resolve(host: str, port: int) -> tuple[str, ...]:
@@ -94,6 +128,7 @@ def fetch(url: str, *, policy: FetchPolicy = _POLICY, resolver: Resolver = resol
     deadline = _Deadline(policy.total_seconds)
     target = _parse(url)
     for _ in range(policy.max_redirects + 1):
+        _check_host(target, policy)
         answer = _get(target, _addresses(target, policy, resolver), policy, deadline)
         if isinstance(answer, Fetched):
             return answer
@@ -125,6 +160,17 @@ def _parse(url: str) -> httpx.URL:
     if not 0 < _port(parsed) < 65536:
         raise FetchError(f"The URL for {parsed.host!r} has port {parsed.port}; it must be 1 to 65535.")
     return parsed
+
+
+def _check_host(url: httpx.URL, policy: FetchPolicy) -> None:
+    if policy.hosts is not None and not is_listed(url.raw_host.decode("ascii"), policy.hosts):
+        raise FetchError(
+            f"{_shown(url)} is not at a host that may be fetched from ({', '.join(policy.hosts) or 'none'})."
+        )
+
+
+def _plain(host: str) -> str:
+    return host.lower().removesuffix(".")
 
 
 def _addresses(url: httpx.URL, policy: FetchPolicy, resolver: Resolver) -> list[str]:
@@ -217,11 +263,10 @@ def _get(
 ) -> Fetched | httpx.URL:
     """One request: the body, or where the server redirects to."""
     import httpcore
-    import httpx
 
     secure = url.scheme == "https"
     pool = httpcore.ConnectionPool(
-        ssl_context=httpx.create_ssl_context() if secure else None,
+        ssl_context=_certificates() if secure else None,
         max_connections=1,
         network_backend=cast("httpcore.NetworkBackend", _Pinned(addresses, policy, deadline)),
     )
@@ -241,15 +286,24 @@ def _get(
             _check_answer(url, response.status, fields, policy)
             data = _body(url, response.iter_stream(), policy)
     except httpcore.TimeoutException as error:
-        raise FetchError(
+        raise PassingError(
             f"{_shown(url)} did not answer in time ({policy.connect_seconds:g} s to connect, "
             f"{policy.total_seconds:g} s in all); try again or raise the limits."
         ) from error
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise FetchError(f"{_shown(url)} cannot be fetched ({reason}); check the URL.") from error
+        raise PassingError(f"{_shown(url)} cannot be fetched ({reason}); check the URL.") from error
     kind = fields.get(b"content-type", "").partition(";")[0].strip().lower()
-    return Fetched(data=data, content_type=kind, final_url=str(url))
+    robots = fields.get(b"x-robots-tag", "").lower()
+    return Fetched(data=data, content_type=kind, final_url=str(url), robots=robots)
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Read once: it takes longer than many a fetch. Connections share it safely."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def _redirected(url: httpx.URL, location: str) -> httpx.URL:
@@ -265,7 +319,9 @@ def _redirected(url: httpx.URL, location: str) -> httpx.URL:
 
 def _check_answer(url: httpx.URL, status: int, fields: dict[bytes, str], policy: FetchPolicy) -> None:
     if status != 200:
-        raise FetchError(f"{_shown(url)} answered with status {status} and not 200; check the URL.")
+        sentence = f"{_shown(url)} answered with status {status} and not 200; check the URL."
+        wait = fields.get(b"retry-after", "")
+        raise PassingError(sentence, _seconds(wait)) if status in _LATER else FetchError(sentence)
     coding = fields.get(b"content-encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         raise FetchError(
@@ -275,6 +331,11 @@ def _check_answer(url: httpx.URL, status: int, fields: dict[bytes, str], policy:
     announced = fields.get(b"content-length", "0")
     if announced.isdigit() and int(announced) > policy.max_bytes:
         raise _too_long(url, f"{int(announced):,} bytes", policy)
+
+
+def _seconds(text: str) -> float:
+    """A Retry-After in seconds; a date counts as none."""
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else 0.0
 
 
 def _body(url: httpx.URL, chunks: Iterable[bytes], policy: FetchPolicy) -> bytes:

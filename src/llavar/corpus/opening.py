@@ -1,8 +1,14 @@
-"""The stage ``open``: every picture is decoded once, in a process that may die of it, and measured."""
+"""The stage ``open``: every picture is decoded once, in a process that may die of it, and measured.
+
+What came from the network is encoded anew, upright and without metadata: what goes on from here is what was
+looked at, and no decoder behind this stage meets a file that a stranger made. Pictures of the user's own
+folders stay where they are and as they are.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 STAGE = "open"
+FOLDER = "images"
 
 _SIDE, _KEPT = 64, 16
 """A picture is brought to 64 x 64 grey pixels; of its cosine transform the 16 x 16 slowest waves count."""
@@ -41,12 +48,21 @@ class OpenSettings:
     min_side: int = 32
     max_ratio: float = 8.0
     """Longest side over shortest one."""
+    max_side: int = 2048
+    """Fetched pictures are brought down to it."""
+    quality: int = 95
+    """Of fetched pictures that come as JPEG, WebP or AVIF and are kept as JPEG; others are kept as PNG."""
 
     def __post_init__(self) -> None:
         if self.min_side < 1 or not self.max_ratio >= 1:
             raise ConfigError(
                 f"min_side is {self.min_side} and max_ratio {self.max_ratio}, but they must be at least 1; "
                 "give 32 and 8, for example"
+            )
+        if self.max_side < self.min_side or not 1 <= self.quality <= 100:
+            raise ConfigError(
+                f"max_side is {self.max_side} and quality {self.quality}; give at least min_side "
+                f"({self.min_side}), and 1 to 100"
             )
 
 
@@ -59,6 +75,7 @@ class OpenStage:
     time_limit: float | None = 30.0
     name: ClassVar[str] = STAGE
     version: ClassVar[int] = 1
+    """Pillow's own version decides the bytes of pictures that are encoded anew."""
 
     def maker(self) -> OpenStage:
         return self
@@ -86,6 +103,8 @@ def measured(item: Item, *, root: Path, settings: OpenSettings) -> Outcome:
     if long > settings.max_ratio * short:
         detail = f"{long} x {short} pixels, at most {settings.max_ratio:g} to 1 is wanted"
         return _reject(item, OpenReason.TOO_LONG, detail)
+    if item.origin.url:
+        name, picture, data = _encoded(picture, data, root, settings)
     file = PictureFile(
         path=name,
         sha256=hashlib.sha256(data).hexdigest(),
@@ -95,6 +114,35 @@ def measured(item: Item, *, root: Path, settings: OpenSettings) -> Outcome:
         original_sha256="" if item.file is None else item.file.original_sha256,
     )
     return replace(item, file=file, fingerprint=fingerprint(picture))
+
+
+def _encoded(picture: Image, original: bytes, root: Path, settings: OpenSettings) -> tuple[str, Image, bytes]:
+    """Name, pixels and bytes of a picture written anew; the name is the hash of what was fetched."""
+    import io
+
+    from PIL import Image as Pillow
+
+    if max(picture.size) > settings.max_side:
+        scale = settings.max_side / max(picture.size)
+        width, height = (max(1, round(side * scale)) for side in picture.size)
+        picture = picture.resize((width, height), Pillow.Resampling.LANCZOS)
+    lossy = original[:3] == b"\xff\xd8\xff" or original[8:12] in (b"WEBP", b"avif")
+    held = io.BytesIO()
+    if lossy:
+        picture.save(
+            held, "JPEG", quality=settings.quality, subsampling=0
+        )  # coloured text needs whole chroma
+    else:
+        picture.save(held, "PNG")
+    digest = hashlib.sha256(original).hexdigest()
+    name = Path(FOLDER) / digest[:2] / (digest + (".jpg" if lossy else ".png"))
+    target = root / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f"{target.name}.{os.getpid()}.part")
+    aside.write_bytes(held.getvalue())
+    aside.replace(target)
+    with Pillow.open(io.BytesIO(held.getvalue())) as kept:  # as everybody behind this stage will see it
+        return name.as_posix(), kept.convert("RGB"), held.getvalue()
 
 
 def fingerprint(picture: Image) -> Fingerprint:

@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from llavar.corpus.dedup import ExactStage, NearSettings, NearStage
+from llavar.corpus.fetch import FetchSettings, FetchStage
 from llavar.corpus.layout import LayoutSettings
 from llavar.corpus.ocr import SHORT_EDGE, EngineFactory, RapidOcr
 from llavar.corpus.opening import OpenSettings, OpenStage
@@ -63,6 +64,7 @@ class CorpusRecipe:
     source: SourceChoice
     shard_rows: int = 1000
     workers: int | None = None
+    fetch: FetchSettings = field(default_factory=FetchSettings)
     open: OpenSettings = field(default_factory=OpenSettings)
     ocr: OcrChoice = field(default_factory=OcrChoice)
     near: NearSettings | None = field(default_factory=NearSettings)
@@ -116,6 +118,7 @@ def stages_of(recipe: CorpusRecipe, root: Path) -> list[Stage]:
         root=root, engines=engines, short_edge=recipe.ocr.short_edge, time_limit=recipe.ocr.time_limit
     )
     return [
+        *([] if recipe.source.folder is not None else [FetchStage(root=root, settings=recipe.fetch)]),
         OpenStage(root=root, settings=recipe.open),
         ExactStage(),
         reading,
