@@ -22,7 +22,7 @@ from PIL import Image, PngImagePlugin
 
 from llavar import images
 from llavar.errors import ConfigError, ImageError, LlavarError, NotFoundError
-from llavar.images import Limits, Transform
+from llavar.images import Limits, Transform, opening
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 # Stored as the wide (top row red green, bottom row blue white), seen upright after the turn.
@@ -437,7 +437,7 @@ def test_memory_that_runs_out_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> 
     def fail(image: Image.Image) -> Image.Image:
         raise MemoryError
 
-    monkeypatch.setattr(images, "to_rgb", fail)
+    monkeypatch.setattr(opening, "to_rgb", fail)
     assert "more memory than there is" in refusal(encoded(noise(2, 2)))
 
 

@@ -18,6 +18,10 @@ class DataError(LlavarError, ValueError):
     """A row of data cannot be used."""
 
 
+class ContextLengthError(DataError):
+    """A prompt is longer than the model takes."""
+
+
 class ImageError(LlavarError, ValueError):
     """A picture cannot be opened, or is outside the limits."""
 

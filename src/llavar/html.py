@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import html
 import math
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from llavar import files
 from llavar.errors import DataError
 from llavar.records import Box
 
@@ -91,12 +91,7 @@ def write(text: str, path: Path) -> None:
     if path.is_dir():
         raise DataError(f"{path} is a folder; name a file in it for the page")
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    files.write_text(path, text)
 
 
 def section(title: str, *body: Child, intro: Child = None) -> Markup:

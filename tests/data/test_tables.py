@@ -110,12 +110,126 @@ def test_tables_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         open_data(Entry(path=str(good)), folder=folder)
 
 
-def test_a_dataset_of_the_hub_from_its_folder(tmp_path: Path):
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"from": ["human", "gpt"], "value": ["Q", "A"]},
+        {"role": ["user", "assistant"], "content": ["Q", "A"]},
+    ],
+)
+def test_turns_as_a_list_of_each_field(said: dict[str, list[str]], tmp_path: Path):
+    (found,) = read(
+        Entry(path=str(table(tmp_path / "d.parquet", [{"id": "a", "conversations": said}]))),
+        tmp_path / "cache",
+    )
+    assert [turn.text for turn in found.conversation.turns] == ["Q", "A"]
+    assert [turn.role for turn in found.conversation.turns] == [Role.USER, Role.ASSISTANT]
+
+
+@pytest.mark.parametrize("said", [{"from": ["human"], "value": ["Q", "A"]}, {"from": "human", "value": "Q"}])
+def test_fields_that_do_not_go_together_are_an_error_of_their_row(said: dict[str, Any], tmp_path: Path):
+    path = table(tmp_path / "d.parquet", [{"id": "a", "conversations": said}])
+    assert isinstance(open_data(Entry(path=str(path)), folder=tmp_path / "cache").rows.get(0), RowError)
+
+
+# --- datasets of the hub ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """The real library, offline and with a cache of its own."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     library: Any = pytest.importorskip("datasets", reason="datasets is not installed")
+    monkeypatch.setattr(library.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    return library
+
+
+def seen(library: Any, several: bool) -> Any:
+    """Rows whose pictures are pictures to the library, one each or a list of them."""
+    turn = {"from": library.Value("string"), "value": library.Value("string")}
+    picture = library.Image()
+    name, feature = ("images", [picture]) if several else ("image", picture)
+    features = library.Features({"id": library.Value("string"), name: feature, "conversations": [turn]})
+    shown = Image.open(io.BytesIO(png()))
+    rows = [
+        {
+            "id": "a",
+            name: [shown, shown] if several else shown,
+            "conversations": talk("<image> " * (1 + several), "A"),
+        },
+        {"id": "b", name: [] if several else None, "conversations": talk("Q", "B")},
+    ]
+    return library.Dataset.from_list(rows, features=features)
+
+
+def test_a_dataset_of_the_hub_from_its_folder(hub: Any, tmp_path: Path):
     rows = [{"id": "a", "image": "a.png", "conversations": talk("<image> Q", "A")}]
-    library.Dataset.from_list(rows).save_to_disk(str(tmp_path / "saved"))
+    hub.Dataset.from_list(rows).save_to_disk(str(tmp_path / "saved"))
     found = read(Entry(path=f"hub:{tmp_path / 'saved'}"), tmp_path / "cache")
-    assert [row.id for row in found] == ["a"]
+    assert [(row.id, row.images) for row in found] == [("a", ("a.png",))]
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("layout", ["saved", "parquet"])
+def test_pictures_of_a_dataset_are_taken_as_they_are(hub: Any, tmp_path: Path, layout: str, several: bool):
+    folder = tmp_path / layout
+    made = seen(hub, several)
+    if layout == "saved":
+        made.save_to_disk(str(folder))
+    else:  # as on the hub
+        (folder / "data").mkdir(parents=True)
+        made.to_parquet(folder / "data" / "train-00000-of-00001.parquet")
+    entry = Entry(path=f"hub:{folder}")
+    first, second = read(entry, tmp_path / "cache")
+    assert first.images == (("0-0", "0-1") if several else ("0-0",))
+    assert second.images == ()
+    pictures = open_data(entry, folder=tmp_path / "cache").pictures
+    assert pictures is not None
+    for name in first.images:
+        held = pictures.source(name)
+        assert isinstance(held, bytes)
+        assert Image.open(io.BytesIO(held)).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_a_folder_of_pictures_of_the_hub_brings_its_files(hub: Any, tmp_path: Path):
+    folder = tmp_path / "imgs" / "train"
+    folder.mkdir(parents=True)
+    (folder / "a.png").write_bytes(png())
+    (folder / "metadata.jsonl").write_text('{"file_name": "a.png", "q": "What?", "a": "red"}\n')
+    entry = Entry(path=f"hub:{tmp_path / 'imgs'}", question="q", answer="a")
+    (found,) = read(entry, tmp_path / "cache")
+    pictures = open_data(entry, folder=tmp_path / "cache").pictures
+    assert pictures is not None
+    assert pictures.source(found.images[0]) == png()
+
+
+def test_pictures_that_a_dataset_only_names_keep_their_names(hub: Any, tmp_path: Path):
+    rows = [{"id": "a", "image": {"bytes": None, "path": "gone.png"}, "conversations": talk("<image>", "A")}]
+    made = hub.Dataset.from_list(rows).cast_column("image", hub.Image(decode=False))
+    (tmp_path / "named").mkdir()
+    parquet.write_table(made.with_format("arrow")[:], tmp_path / "named" / "train.parquet")
+    (found,) = read(Entry(path=f"hub:{tmp_path / 'named'}"), tmp_path / "cache")
+    assert found.images == ("gone.png",)
+
+
+def test_splits_and_subsets_of_a_dataset(hub: Any, tmp_path: Path):
+    rows = [{"id": "a", "conversations": talk("Q", "A")}, {"id": "b", "conversations": talk("Q", "B")}]
+    train, held = (hub.Dataset.from_list([row]) for row in rows)
+    hub.DatasetDict({"train": train, "held": held}).save_to_disk(str(tmp_path / "saved"))
+    path = f"hub:{tmp_path / 'saved'}"
+    assert [row.id for row in read(Entry(path=path), tmp_path / "cache")] == ["a"]
+    assert [row.id for row in read(Entry(path=path, split="held"), tmp_path / "cache")] == ["b"]
+    with pytest.raises(DataError, match=r"split 'none', cannot be had \(it has the splits train, held\)"):
+        open_data(Entry(path=path, split="none"), folder=tmp_path / "cache")
+    folder = tmp_path / "named"
+    for number, part in enumerate((train, held)):
+        (folder / str(number)).mkdir(parents=True)
+        part.to_parquet(folder / str(number) / "train.parquet")
+    configs = "".join(f"- config_name: c{n}\n  data_files: {n}/train.parquet\n" for n in (0, 1))
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    assert [row.id for row in read(Entry(path=f"hub:{folder}", subset="c1"), tmp_path / "cache")] == ["b"]
+    with pytest.raises(DataError, match="choose with hub:.*split=NAME,subset=NAME"):
+        open_data(Entry(path=f"hub:{folder}"), folder=tmp_path / "cache")
 
 
 def test_hub_datasets_need_their_library(monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from llavar.models.tokenizer import nano_tokenizer
 from llavar.records import IGNORE, Conversation, Encoded, Example, Pack
 
 NANO = nano_tokenizer()
-ATTENTION = ("eager", "sdpa")
+ATTENTION = ("eager", "sdpa", "varlen")
 
 
 def tiny(attention: str = "sdpa", *, select: FeatureSelect = FeatureSelect.DEFAULT, layer: int = -1) -> Any:
@@ -125,6 +126,41 @@ def test_packed_rows_give_the_loss_and_gradients_of_single_rows(attention: str, 
     assert {"model.multi_modal_projector.linear_1.weight", "lm_head.weight"} <= one.keys()
     for name, gradient in one.items():
         assert (gradient - other[name]).abs().max() < 1e-5, name
+
+
+@pytest.fixture
+def unfused(monkeypatch: pytest.MonkeyPatch):
+    """FlexAttention as torch spells it out where nothing compiles it, which takes minutes; with gradients.
+
+    On a CPU torch refuses those, because its compiler has none there; what it spells out has.
+    """
+    spelled: Any = importlib.import_module("torch.nn.attention.flex_attention")
+    stock: Any = importlib.import_module("transformers.integrations.flex_attention")
+    masks: Any = importlib.import_module("transformers.masking_utils")
+    make = masks.create_block_mask
+
+    def plain(*given: Any, training: bool = False, **more: Any) -> Any:
+        return spelled.flex_attention(*given, **more)
+
+    monkeypatch.setattr(spelled, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
+    monkeypatch.setattr(spelled, "_validate_device", lambda *_: None)
+    monkeypatch.setattr(stock, "compile_friendly_flex_attention", plain)
+    monkeypatch.setattr(masks, "create_block_mask", lambda **given: make(**{**given, "_compile": False}))
+
+
+def test_packed_rows_equal_single_rows_with_flex_attention(unfused: None):
+    model, packed = tiny("flex"), batch(ROWS[:2], ROWS[2:], multiple=8)
+    together = losses.token_logits(model, packed)
+    alone = [losses.token_logits(model, item)[0] for item in singles()]
+    own = [torch.cat(alone[:2]), torch.cat(alone[2:])]
+    for index, expected in enumerate(own):
+        assert (together[index, : len(expected)] - expected).abs().max() < 2e-6
+    one, other = gradients(model, [packed]), gradients(model, singles())
+    plain = gradients(tiny("eager"), [packed])
+    assert one.keys() == other.keys() == plain.keys()
+    for name, gradient in one.items():
+        assert (gradient - other[name]).abs().max() < 1e-5, name
+        assert (gradient - plain[name]).abs().max() < 1e-5, name
 
 
 @pytest.mark.parametrize("attention", ATTENTION)

@@ -27,7 +27,7 @@ from llavar.models.projector_file import read_projector, write_projector
 from llavar.models.shape import LlavaShape, ProjectorLayout, TextShape, VisionShape
 from llavar.models.tokenizer import load_tokenizer, nano_tokenizer
 from llavar.train import checkpoint, export, home, job, llava, loop, material, metrics
-from llavar.train.config import Mean, PartConfig, Policy, Precision, Schedule, StageConfig
+from llavar.train.config import Attention, Mean, PartConfig, Policy, Precision, Schedule, StageConfig
 from llavar.train.export import SavedAs
 from llavar.train.job import Job, read_job, run
 from llavar.train.llava import DECODER, PROJECTOR, TOWER
@@ -495,13 +495,73 @@ def test_a_layer_that_the_tower_lacks_is_an_error(base: Path):
     [
         ({"model": ""}, "no model is named"),
         ({"data": ()}, "no data is named"),
-        ({"attention": "flash"}, "attention is 'flash'"),
         ({"peak_tflops": -1.0}, "peak_tflops is -1.0"),
     ],
 )
 def test_jobs_that_cannot_work_are_errors(change: dict[str, Any], sentence: str):
     with pytest.raises(ConfigError, match=sentence):
         Job(**({"stage": stage(), "model": "m", "data": ("d",)} | change))
+
+
+@pytest.mark.parametrize(
+    ("asked", "precision", "deterministic", "gpu", "chosen"),
+    [
+        (Attention.AUTO, Precision.BF16, False, False, "eager"),
+        (Attention.AUTO, Precision.BF16, False, True, "varlen"),
+        (Attention.AUTO, Precision.BF16, True, True, "sdpa"),
+        (Attention.AUTO, Precision.FP32, False, True, "sdpa"),
+        (Attention.FLEX, Precision.FP32, True, True, "flex"),
+        (Attention.VARLEN, Precision.FP32, True, False, "varlen"),
+        (Attention.VARLEN, Precision.BF16, False, True, "varlen"),
+        (Attention.SDPA, Precision.BF16, True, True, "sdpa"),
+    ],
+)
+def test_the_attention_goes_with_machine_and_precision(
+    asked: Attention,
+    precision: Precision,
+    deterministic: bool,
+    gpu: bool,
+    chosen: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert material.attention_for(asked, precision, deterministic) == chosen
+
+
+def test_an_attention_that_cannot_train_here_is_an_error(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ConfigError, match="flex cannot train on a CPU.*choose eager, sdpa or varlen"):
+        material.attention_for(Attention.FLEX, Precision.BF16)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ConfigError, match="varlen are summed in any order on a GPU; choose sdpa or eager"):
+        material.attention_for(Attention.VARLEN, Precision.BF16, deterministic=True)
+
+
+def test_runs_of_before_attention_had_a_name_go_on(make: Make, tmp_path: Path):
+    record = make()
+    job.record(record, tmp_path)
+    document = json.loads((tmp_path / "config.json").read_text())
+    assert document["attention"] == "auto"
+    (tmp_path / "config.json").write_text(json.dumps(document | {"attention": ""}))
+    assert read_job(tmp_path) == record
+    (tmp_path / "config.json").write_text(json.dumps(document | {"attention": "flash"}))
+    with pytest.raises(
+        ConfigError, match="attention: Input should be 'auto', 'eager', 'sdpa', 'flex' or 'va"
+    ):
+        read_job(tmp_path)
+
+
+def test_held_out_rows_that_cannot_be_used_are_reported_like_those_of_training(
+    make: Make, write: Write, tmp_path: Path
+):
+    bad = row(0) | {"id": "odd", "conversations": [{"from": "gpt", "value": "x"}]}
+    held = write(row(0), row(2), bad, name="held.json")
+    said: list[str] = []
+    wanted = make(validate=(str(held),), validate_every=2, bad_rows=Policy.SKIP)
+    run(wanted, tmp_path / "out", say=said.append)
+    left = (tmp_path / "out" / "validation_rejects.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in left] == ["odd"]
+    assert (tmp_path / "out" / "rejects.jsonl").read_text() == ""
+    assert any("2 rows, " in text and "validation_rejects.jsonl" in text for text in said)
 
 
 # --- numbers ----------------------------------------------------------------------------------------------
@@ -557,8 +617,19 @@ PINNED = (
 
 def test_numbers_do_not_change(make: Make, tmp_path: Path):
     pinned = stage(parts=BOTH, steps=20, packing=False, like_lengths=False)
-    run(make(stage_of=pinned, attention="eager"), tmp_path / "out")
+    run(make(stage_of=pinned, attention=Attention.EAGER), tmp_path / "out")
     assert [loss for _, loss, _ in log(tmp_path / "out")] == pytest.approx(list(PINNED), rel=1e-4)
+
+
+@pytest.mark.parametrize("attention", [Attention.SDPA, Attention.VARLEN])
+def test_packed_rows_are_learned_from_alike_with_every_attention(
+    make: Make, tmp_path: Path, attention: Attention
+):
+    packed = stage(parts=BOTH, micro_batch=4, steps=4)
+    run(make(stage_of=packed, attention=Attention.EAGER), tmp_path / "eager")
+    run(make(stage_of=packed, attention=attention), tmp_path / "other")
+    plain, other = (log(tmp_path / name) for name in ("eager", "other"))
+    assert [loss for _, loss, _ in other] == pytest.approx([loss for _, loss, _ in plain], rel=1e-5)
 
 
 def reference(wanted: Job, epochs: int) -> tuple[list[float], Any]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from llavar.errors import ConfigError
-from llavar.train import checkpoint, memory, metrics
+from llavar.train import checkpoint, loop, memory, metrics
 from llavar.train.config import LoopConfig, Mean, PartConfig, Precision
 from llavar.train.loop import Fitted, Rehearsed, fingerprint, fit, rehearse
 from llavar.train.metrics import Size
@@ -448,7 +448,7 @@ def test_a_dry_run_learns_nothing_and_tells_time_and_memory(whole: Outcome, toy:
     told = tried(objective)
     assert all(torch.equal(tensor, before[name]) for name, tensor in objective.state().items())
     assert all(p.grad is None for part in objective.parts().values() for p in part.values())
-    assert told.tokens == 4 * 2 * 12
+    assert told.tokens == 3 * 2 * 12  # of four steps the first is not counted
     assert told.seconds >= told.waited > 0
     assert told.whole(2 * told.tokens) == pytest.approx(2 * told.seconds)
     assert told.peak > 1e7  # the process: libraries alone are more
@@ -457,7 +457,36 @@ def test_a_dry_run_learns_nothing_and_tells_time_and_memory(whole: Outcome, toy:
 
 
 def test_a_dry_run_stops_when_it_has_seen_enough(toy: Make):
-    assert tried(toy(), enough=0.0).tokens == 2 * 12
+    assert tried(toy(), enough=0.0).tokens == 2 * 2 * 12
+
+
+def test_the_first_step_of_a_dry_run_is_not_counted_unless_it_is_the_only_one(
+    toy: Make, monkeypatch: pytest.MonkeyPatch
+):
+    clock = [0.0]
+
+    def seconds_of(step: int) -> list[Any]:
+        clock[0] += 100.0 if step == 0 else 1.0  # its preparation takes so long
+        return list(toy().batches(step))
+
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+
+    def told(count: int) -> Rehearsed:
+        objective = toy()
+        steps = [lambda step=step: seconds_of(step) for step in range(count)]
+        return rehearse(objective, objective.batches(0)[0], steps, config(), World(), enough=10.0)
+
+    assert (told(1).seconds, told(1).tokens) == (100.0, 24)
+    assert (told(4).seconds, told(4).tokens) == (3.0, 3 * 24)
+
+
+def test_what_workers_make_ahead_takes_no_time_of_its_own():
+    told = Rehearsed(largest=1.0, seconds=10.0, waited=4.0, tokens=100, peak=0)
+    assert told.whole(200) == 20.0
+    assert told.whole(200, workers=1) == 12.0
+    slow = Rehearsed(largest=1.0, seconds=10.0, waited=9.0, tokens=100, peak=0)
+    assert slow.whole(100, workers=1) == 9.0
+    assert slow.whole(100, workers=3) == 3.0
 
 
 def test_what_is_not_finite_in_a_dry_run_does_not_reach_the_weights(toy: Make):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -137,6 +140,21 @@ class Fine:
         raise OSError("cannot say goodbye")
 
 
+def test_what_they_print_is_no_output_of_ours(capsys: pytest.CaptureFixture[str]):
+    class Loud:
+        def log(self, step: int, values: Mapping[str, float]) -> None:
+            print("look at me")
+
+        def close(self) -> None:
+            print("done")
+
+    trackers = Trackers({Kind.TRACKIO: Loud()}, print)
+    trackers.log(1, {"loss": 1.0}, group="train")
+    trackers.close()
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "look at me\ndone\n")
+
+
 def test_one_that_fails_later_is_named_once_and_the_others_go_on():
     told: list[str] = []
     fine = Fine()
@@ -149,3 +167,67 @@ def test_one_that_fails_later_is_named_once_and_the_others_go_on():
         "wandb no longer gets this run's log (the network is gone); everything is in the run's own folder.",
         "trackio did not end well (cannot say goodbye); everything is in the run's own folder.",
     ]
+
+
+# --- the services themselves, where they are installed ----------------------------------------------------
+
+
+def numbers(out: Path, kind: Kind) -> None:
+    """A run of three steps that is stopped, and goes on from its second."""
+    for steps in ((1, 2, 3), (3, 4)):
+        with opened((kind,), out, {"stage": {"batch": 4}, "data": ["a.json"]}, print) as trackers:
+            for step in steps:
+                values = {"step": step, "loss": 1 / step, "mfu": None}
+                trackers.log(step, values, group="train")
+
+
+def test_tensorboard_holds_every_step_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    stored: Any = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"
+    )
+    numbers(tmp_path / "out", Kind.TENSORBOARD)
+    held = stored.EventAccumulator(str(tmp_path / "out" / "tensorboard"))
+    held.Reload()
+    assert held.Tags()["scalars"] == ["train/loss"]
+    assert [(e.step, round(e.value, 3)) for e in held.Scalars("train/loss")] == [
+        (1, 1.0),
+        (2, 0.5),
+        (3, 0.333),
+        (4, 0.25),
+    ]
+    assert capsys.readouterr().out == ""
+
+
+SERVICE = """
+import sys
+from pathlib import Path
+from llavar.train.track import Kind, opened
+out, kind = Path(sys.argv[1]), Kind(sys.argv[2])
+for steps in ((1, 2, 3), (4,)):
+    with opened((kind,), out, {"stage": {"batch": 4}, "data": ["a.json"]}, sys.exit) as trackers:
+        for step in steps:
+            trackers.log(step, {"step": step, "loss": 1 / step, "mfu": None}, group="train")
+print("{}")
+"""
+
+
+@pytest.mark.parametrize("kind", [Kind.WANDB, Kind.TRACKIO])
+def test_services_take_a_run_offline_and_leave_the_output_alone(kind: Kind, tmp_path: Path):
+    pytest.importorskip(kind.value, reason=f"{kind} is not installed")
+    # In a process of its own: they start others, and read where to write when they are imported.
+    own = {"WANDB_MODE": "offline", "TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HUB_OFFLINE": "1"}
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf")}
+    (tmp_path / "out").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", SERVICE, str(tmp_path / "out"), kind.value],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **own, **paths},
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "{}\n"), done.stderr
+    if kind is Kind.WANDB:
+        assert len(list((tmp_path / "out" / "wandb").glob("offline-run-*/run-*.wandb"))) >= 1
+    else:
+        assert list((tmp_path / "trackio").glob("llavar.*"))

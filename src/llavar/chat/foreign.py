@@ -71,6 +71,32 @@ def text(turns: Sequence[Turn], template: Template, *, generate: bool) -> str:
         ) from error
 
 
+def text_of_parts(said: Sequence[tuple[str, Sequence[str | None]]], template: Template) -> str | None:
+    """The prompt that stock engines render of turns (role, parts), a part being a text or None, a picture.
+
+    None where the template does not take lists of parts; where pictures stand is then up to the caller.
+    """
+    import jinja2
+
+    in_parts = _wants_parts(template.jinja)
+    messages = [
+        {
+            "role": role,
+            "content": parts[0] if len(parts) == 1 and parts[0] and not in_parts else _listed(parts),
+        }
+        for role, parts in said
+    ]
+    names = {"bos_token": template.bos, "eos_token": template.answer_end}
+    try:
+        return _compiled(template.jinja).render(messages=messages, add_generation_prompt=True, **names)
+    except (jinja2.TemplateError, TypeError):
+        return None
+
+
+def _listed(parts: Sequence[str | None]) -> list[dict[str, str]]:
+    return [{"type": "image"} if part is None else {"type": "text", "text": part} for part in parts]
+
+
 def _messages(said: Sequence[tuple[str, str]], *, in_parts: bool) -> list[dict[str, object]]:
     """Messages as chat templates take them: contents as text, or as lists of one text part."""
     return [

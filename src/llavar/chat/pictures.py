@@ -20,13 +20,14 @@ def with_image(question: str, *, first: bool) -> str:
 
 
 def expand_images(
-    text: str, n_tokens: int | Sequence[int], start_end: bool, *, patch: str = IMAGE_PATCH
+    text: str, n_tokens: int | Sequence[int], start_end: bool, *, patch: str = IMAGE_PATCH, views: int = 1
 ) -> str:
     """``text`` with each image tag replaced by as many ``<im_patch>`` as that picture has tokens.
 
     ``n_tokens`` is one count for all pictures, or one for each. ``start_end`` puts ``<im_start>`` and
     ``<im_end>`` around them (the original's ``mm_use_im_start_end``). ``patch`` is the placeholder of
-    checkpoints that have another one.
+    checkpoints that have another one. A picture that is shown in several ``views`` is written as so many
+    pictures, each on a line of its own, which is how chat templates write several pictures.
 
     Raises:
         DataError: there are more or fewer tags than counts.
@@ -40,7 +41,7 @@ def expand_images(
     opening, closing = (IMAGE_START, IMAGE_END) if start_end else ("", "")
     out = [pieces[0]]
     for count, piece in zip(counts, pieces[1:], strict=True):
-        out.append(opening + patch * count + closing + piece)
+        out.append("\n".join([opening + patch * count + closing] * views) + piece)
     return "".join(out)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from llavar import files
 from llavar.errors import NotFoundError
 
 _SMALL = 1 << 20
@@ -81,24 +80,10 @@ def save(name: str, folder: Path, arrays: Mapping[str, NDArray[Any]], about: Map
         for each, array in arrays.items():
             if not array.size:  # nothing can be mapped of an empty file
                 return False
-            with _aside(folder / f"{name}.{each}.npy") as handle:
+            with files.replacing(folder / f"{name}.{each}.npy") as handle:
                 np.save(handle, array, allow_pickle=False)
         document = {"arrays": list(arrays), "about": dict(about)}
-        with _aside(folder / f"{name}.json") as handle:
-            handle.write(json.dumps(document).encode())
+        files.write_text(folder / f"{name}.json", json.dumps(document))
     except OSError:
         return False
     return True
-
-
-@contextlib.contextmanager
-def _aside(path: Path) -> Any:
-    """A file that takes the place of ``path`` once it is whole."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

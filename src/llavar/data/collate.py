@@ -20,9 +20,9 @@ class Batch:
     :data:`~llavar.records.IGNORE` and more positions. Positions start at 0 with every row, which is what
     keeps rows apart in attention; there is no attention mask.
 
-    ``vision``: what the tower takes, fp32 (images, 3, size, size), or what it has already given
-    (``is_features``), (images, tokens, width); images in the order in which their placeholders stand in
-    ``ids``. None without images.
+    ``vision``: what the tower takes, fp32 (inputs, 3, size, size), or what it has already given
+    (``is_features``), (images, tokens, width); in the order in which their placeholders stand in ``ids``. An
+    image is one input, or several that follow each other where it is shown in tiles. None without images.
     """
 
     ids: Tensor

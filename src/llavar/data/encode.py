@@ -42,6 +42,7 @@ def encode(
     template: chat.Template,
     *,
     image_tokens: int,
+    views: int = 1,
     start_end: bool = True,
     max_length: int | None = None,
 ) -> Encoded:
@@ -51,7 +52,8 @@ def encode(
     which kept it.
 
     Args:
-        image_tokens: tokens for each picture, (size / patch)^2; 576 for LLaVAR, 144 for nano.
+        image_tokens: tokens for each input of the tower, (size / patch)^2; 576 for LLaVAR, 144 for nano.
+        views: inputs of the tower for each picture: 1, or more where it is shown in tiles.
         start_end: whether ``<im_start>`` and ``<im_end>`` stand around them.
 
     Raises:
@@ -65,7 +67,7 @@ def encode(
     except DataError as error:
         raise RowError(example.id, Reason.TEMPLATE, str(error)) from error
     # A picture is one token while text is tokenized: hundreds of them would take most of the time.
-    spans = [_expand(span, 1, start_end) for span in spans]
+    spans = [_expand(span, views, start_end) for span in spans]
     ids, offsets = tokenizer.encode_offsets("".join(span.text for span in spans))
     labels = _labels(ids, offsets, spans)
     if example.images and image_tokens > 1:
@@ -73,7 +75,7 @@ def encode(
         places = [at for at, token in enumerate(ids) if token == patch]
         ids, labels = _repeated(ids, places, image_tokens), _repeated(labels, places, image_tokens)
         offsets = _repeated(offsets, places, image_tokens)
-    _check_images(example, tokenizer, ids, image_tokens, start_end, max_length)
+    _check_images(example, tokenizer, ids, (image_tokens, views), start_end, max_length)
     labels = labels[:max_length]
     if not _answers(labels, offsets, spans, template):
         limit = (
@@ -91,6 +93,7 @@ def encode_all(
     template: chat.Template,
     *,
     image_tokens: int,
+    views: int = 1,
     start_end: bool = True,
     max_length: int | None = None,
 ) -> tuple[list[Encoded], list[Reject]]:
@@ -104,6 +107,7 @@ def encode_all(
                 tokenizer,
                 template,
                 image_tokens=image_tokens,
+                views=views,
                 start_end=start_end,
                 max_length=max_length,
             )
@@ -139,8 +143,8 @@ def _from_first_question(turns: tuple[Turn, ...], template: chat.Template) -> tu
     return turns[1:] if opens_with_answer and not keeps else turns
 
 
-def _expand(span: Span, image_tokens: int, start_end: bool) -> Span:
-    return Span(text=chat.expand_images(span.text, image_tokens, start_end), learn=span.learn)
+def _expand(span: Span, views: int, start_end: bool) -> Span:
+    return Span(text=chat.expand_images(span.text, 1, start_end, views=views), learn=span.learn)
 
 
 def _repeated(values: list[Value], places: Sequence[int], count: int) -> list[Value]:
@@ -158,11 +162,12 @@ def _check_images(
     example: Example,
     tokenizer: Tokenizer,
     ids: Sequence[int],
-    image_tokens: int,
+    tokens_and_views: tuple[int, int],
     start_end: bool,
     max_length: int | None,
 ) -> None:
     """Each picture has exactly its tokens, and truncation leaves them whole."""
+    image_tokens, views = tokens_and_views
     patch = tokenizer.lookup(chat.IMAGE_PATCH)
     if patch is None:
         if example.images:
@@ -171,10 +176,11 @@ def _check_images(
                 " use the tokenizer of a LLaVA checkpoint"
             )
         return
-    expected = image_tokens * len(example.images)
+    inputs = views * len(example.images)
+    expected = image_tokens * inputs
     found = ids.count(patch)
     if example.images:  # what strays was written as often as a picture's
-        found = expected + found // image_tokens - len(example.images)
+        found = expected + found // image_tokens - inputs
     if found != expected:
         detail = f"it holds {found} {chat.IMAGE_PATCH} where its images take {expected}; escape that text"
         raise RowError(example.id, Reason.STRAY_IMAGE_TOKEN, detail)

@@ -43,6 +43,7 @@ def inspect(
     tokenizer: Tokenizer,
     template: chat.Template,
     image_tokens: int,
+    views: int = 1,
     start_end: bool = True,
     max_length: int | None = None,
     as_json: bool = False,
@@ -67,7 +68,7 @@ def inspect(
     source = open_data(parse(str(path))).rows
     for number in range(len(source) if limit is None else min(limit, len(source))):
         row = source.get(number)
-        result = _encoded(row, tokenizer, template, image_tokens, start_end, max_length)
+        result = _encoded(row, tokenizer, template, (image_tokens, views), start_end, max_length)
         seen += 1
         unusable += isinstance(result, RowError)
         if as_json:
@@ -123,18 +124,20 @@ def _encoded(
     row: Example | RowError,
     tokenizer: Tokenizer,
     template: chat.Template,
-    image_tokens: int,
+    tokens_and_views: tuple[int, int],
     start_end: bool,
     max_length: int | None,
 ) -> Encoded | RowError:
     if isinstance(row, RowError):
         return row
+    image_tokens, views = tokens_and_views
     try:
         return encode(
             row,
             tokenizer,
             template,
             image_tokens=image_tokens,
+            views=views,
             start_end=start_end,
             max_length=max_length,
         )

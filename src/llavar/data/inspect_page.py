@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
 
 from llavar import html, images
 from llavar.data.encode import Tokenizer
@@ -14,7 +18,7 @@ from llavar.data.rows import Encoder, measure
 from llavar.data.source import RowError
 from llavar.errors import ImageError, NotFoundError
 from llavar.html import Markup
-from llavar.images import Transform
+from llavar.images import WHOLE, Tiles, Transform
 from llavar.records import IGNORE, Encoded, Example
 
 
@@ -26,12 +30,13 @@ def write_page(
     pictures: Path | None,
     transform: Transform,
     size: int,
+    tiles: Tiles = WHOLE,
     limit: int = 50,
 ) -> None:
     """Write the first ``limit`` rows of ``path`` to ``out``, with the lengths of all and what is unusable.
 
     ``pictures`` is a folder, tar or zip; those that a data file brings are shown without it. They are drawn
-    as ``transform`` makes them, ``size`` pixels wide and high.
+    as ``transform`` makes them, ``size`` pixels wide and high; with ``tiles`` the overview and every tile.
 
     Raises:
         LlavarError: data or pictures are not there, or cannot be read.
@@ -40,7 +45,7 @@ def write_page(
     store = opened.pictures or (open_pictures(pictures) if pictures else None)
     found = measure(opened.rows, encoder)
     shown = [opened.rows.get(number) for number in range(min(limit, len(opened.rows)))]
-    cards = [_card(row, encoder, store, transform, size) for row in shown]
+    cards = [_card(row, encoder, _Shown(store, transform, size, tiles)) for row in shown]
     usable = len(found.lengths) - len(found.rejects)
     unusable = html.table(["reason", "rows"], reasons(found), numeric=[1]) if found.rejects else None
     title = f"Rows of {path.name}"
@@ -65,15 +70,26 @@ def write_page(
             f"The first {len(cards)}",
             html.grid(cards, across=2),
             intro="Bold green text is learned. Pictures are shown as the model sees them "
-            f"({transform.value}, {size} x {size} pixels).",
+            f"({transform.value}, {size} x {size} pixels{_told(tiles)}).",
         ),
     )
     html.write(page, out)
 
 
-def _card(
-    row: Example | RowError, encoder: Encoder, store: PictureStore | None, transform: Transform, size: int
-) -> Markup:
+class _Shown(NamedTuple):
+    """Where pictures come from, and how the model sees them."""
+
+    store: PictureStore | None
+    transform: Transform
+    size: int
+    tiles: Tiles
+
+
+def _told(tiles: Tiles) -> str:
+    return "" if tiles == WHOLE else f", an overview and {tiles} tiles of as many"
+
+
+def _card(row: Example | RowError, encoder: Encoder, shown: _Shown) -> Markup:
     try:
         if isinstance(row, RowError):
             raise row
@@ -81,7 +97,7 @@ def _card(
     except RowError as error:
         said = (html.heading(visible(error.row)), html.badge(error.reason.value, good=False))
         return html.card(*said, html.paragraph(visible(error.detail)))
-    drawn = [_picture(name, store, transform, size) for name in encoded.images]
+    drawn = [_picture(name, shown) for name in encoded.images]
     learned = len(encoded) - encoded.labels.count(IGNORE)
     counts = f"{len(encoded)} tokens, {learned} supervised, {len(encoded.images)} images"
     text = html.tag("pre", *_marked(encoded, encoder.tokenizer))
@@ -105,11 +121,32 @@ def _marked(row: Encoded, tokenizer: Tokenizer) -> list[Markup]:
     return [*parts, html.tag("b", held, class_="good") if learned else html.escape(held)]
 
 
-def _picture(name: str, store: PictureStore | None, transform: Transform, size: int) -> Markup:
-    if store is None:
+def _picture(name: str, shown: _Shown) -> Markup:
+    if shown.store is None:
         return html.paragraph(f"{visible(name)}: name its folder with --images", kind="none")
     try:
-        seen = images.view(store.source(name), transform=transform, size=size)
+        seen = images.views(
+            shown.store.source(name), tiles=shown.tiles, transform=shown.transform, size=shown.size
+        )
     except (ImageError, NotFoundError) as error:
         return html.paragraph(html.badge("unusable picture", good=False), " ", visible(str(error)))
-    return html.picture(images.data_uri(seen, max_side=size, quality=None if size <= 128 else 85), name)
+    quality = None if shown.size <= 128 else 85
+    overview = html.picture(images.data_uri(seen[0], max_side=shown.size, quality=quality), name)
+    if len(seen) == 1:
+        return overview
+    cells = _side_by_side(seen[1:], shown.tiles)
+    told = f"{name} in {shown.tiles} tiles"
+    return html.join(
+        overview, html.picture(images.data_uri(cells, max_side=max(cells.size), quality=quality), told)
+    )
+
+
+def _side_by_side(cells: Sequence[Image.Image], tiles: Tiles, gap: int = 4) -> Image.Image:
+    """The cells in their places, with grey between them."""
+    width, height = cells[0].size
+    size = (tiles.columns * (width + gap) - gap, tiles.rows * (height + gap) - gap)
+    sheet = Image.new("RGB", size, (127, 127, 127))
+    for place, cell in enumerate(cells):
+        row, column = divmod(place, tiles.columns)
+        sheet.paste(cell, (column * (width + gap), row * (height + gap)))
+    return sheet

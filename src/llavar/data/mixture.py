@@ -21,6 +21,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 from numpy.typing import NDArray
 
+from llavar.data.shuffle import Draws, shuffled
 from llavar.errors import ConfigError, NotFoundError
 
 HUB = "hub:"
@@ -182,10 +183,9 @@ class Mixture:
         whole, more = divmod(_draws(part), max(1, len(kept)))
         drawn = [kept] * whole
         if more:
-            walk = list(range(len(kept)))
-            random.Random(f"weight:{self.seed}:{place}").shuffle(walk)
+            walk = shuffled(np.arange(len(kept)), Draws(f"weight:{self.seed}:{place}"))
             at = (epoch * more + np.arange(more)) % len(kept)
-            drawn.append(kept[np.sort(np.array(walk)[at])])
+            drawn.append(kept[np.sort(walk[at])])
         return np.concatenate([np.empty(0, np.int64), *drawn]) + part.first
 
 

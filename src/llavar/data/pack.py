@@ -8,7 +8,6 @@ it begins.
 from __future__ import annotations
 
 import random
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -16,6 +15,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from llavar.data.shuffle import Draws, shuffled
 from llavar.errors import ConfigError
 
 
@@ -87,16 +87,13 @@ def order(
     """
     if len(lengths) and lengths.max() > capacity:
         _refuse(int(lengths.argmax()), int(lengths.max()), capacity)
-    rng = random.Random(f"pack:{seed}:{epoch}")
-    shuffled = array("q", range(len(lengths)))
-    rng.shuffle(shuffled)
-    numbers = np.array(shuffled, np.int64)
-    for start in range(0, len(numbers), window):
-        part = numbers[start : start + window]
-        part[:] = part[np.lexsort((part, -lengths[part]))]
-    shuffled = array("q", numbers.tobytes())
-    rng.shuffle(shuffled)
-    return np.array(shuffled, np.int64)
+    draws = Draws(f"pack:{seed}:{epoch}")
+    numbers = shuffled(np.arange(len(lengths)), draws)
+    keys = (capacity - lengths[numbers].astype(np.int64)) << 32 | numbers  # the longest first, then by number
+    whole = len(keys) // window * window
+    keys[:whole].reshape(-1, window).sort(axis=1)
+    keys[whole:].sort()
+    return shuffled(keys & 0xFFFFFFFF, draws)
 
 
 def _refuse(row: int, length: int, capacity: int) -> NoReturn:

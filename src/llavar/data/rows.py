@@ -41,12 +41,14 @@ _SMALL = 65536
 class Encoder:
     """How rows become tokens.
 
-    ``unknown`` is the token for what the tokenizer lacks; ``key`` tells encoders apart, empty is none.
+    ``image_tokens`` are those of one input of the tower, of which a picture gives ``views``. ``unknown`` is
+    the token for what the tokenizer lacks; ``key`` tells encoders apart, empty is none.
     """
 
     tokenizer: Tokenizer
     template: Template
     image_tokens: int
+    views: int = 1
     start_end: bool = True
     max_length: int | None = None
     unknown: int | None = None
@@ -63,13 +65,17 @@ class Encoder:
         start_end: bool,
         max_length: int | None,
         unknown: int | None,
+        views: int = 1,
     ) -> Encoder:
         """An encoder with a key; ``content`` is all that the tokenizer consists of."""
         settings = (repr(template), image_tokens, start_end, max_length, unknown)
+        if views != 1:  # what was measured before there were views is still true
+            settings = (*settings, views)
         return cls(
             tokenizer=tokenizer,
             template=template,
             image_tokens=image_tokens,
+            views=views,
             start_end=start_end,
             max_length=max_length,
             unknown=unknown,
@@ -85,6 +91,7 @@ class Encoder:
             self.tokenizer,
             self.template,
             image_tokens=self.image_tokens,
+            views=self.views,
             start_end=self.start_end,
             max_length=self.max_length,
         )

@@ -9,13 +9,12 @@ are left alone.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import cast
 
+from llavar import files
 from llavar.data.scan import Kind, find_rows
 from llavar.errors import DataError
 from llavar.records import Conversation, Example, Reject, Role, Turn
@@ -179,24 +178,12 @@ def write_rows(examples: Iterable[Example], path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = path.suffix == ".jsonl"
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write("" if lines else "[")
-            for index, example in enumerate(examples):
-                out.write("" if lines else ",\n" if index else "\n")
-                out.write(json.dumps(_row(example), ensure_ascii=False) + ("\n" if lines else ""))
-            out.write("" if lines else "\n]\n")
-            out.flush()
-            os.fsync(out.fileno())
-        # mkstemp makes it private; data files are as readable as the umask lets any other file be.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with files.replacing_text(path, durable=True) as out:
+        out.write("" if lines else "[")
+        for index, example in enumerate(examples):
+            out.write("" if lines else ",\n" if index else "\n")
+            out.write(json.dumps(_row(example), ensure_ascii=False) + ("\n" if lines else ""))
+        out.write("" if lines else "\n]\n")
 
 
 def _row(example: Example) -> dict[str, object]:

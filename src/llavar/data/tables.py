@@ -25,6 +25,7 @@ from llavar.errors import DataError, ImageError, MissingExtraError, NotFoundErro
 from llavar.records import IMAGE_TAG, Example
 
 _VERSION = 1
+_HUB_VERSION = 2
 _SPEAKERS = {"user": "human", "assistant": "gpt"}
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 Row = Mapping[str, object]
@@ -40,14 +41,13 @@ def open_parquet(entry: Entry, folder: Path | None = None) -> tuple[RowFile, Arc
     path = Path(entry.path)
     key = cache.key("parquet", _VERSION, cache.identity(path), _columns(entry))
     parquet: Any = _extra("pyarrow.parquet", "pyarrow", "Parquet")
-    arrow: Any = importlib.import_module("pyarrow")
 
     def rows() -> Iterator[Row]:
         try:
             with parquet.ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=256):
                     yield from batch.to_pylist()
-        except (arrow.ArrowException, OSError) as error:
+        except _arrow_errors() as error:
             reason = " ".join(str(error).split())[:160]
             raise DataError(f"{path} cannot be read as Parquet ({reason}); get it again") from None
 
@@ -66,19 +66,53 @@ def open_hub(entry: Entry, folder: Path | None = None) -> tuple[RowFile, Archive
     loaded: Any
     try:
         if (Path(name) / "dataset_info.json").is_file() or (Path(name) / "dataset_dict.json").is_file():
-            loaded = library.load_from_disk(name)
-            loaded = loaded[split] if hasattr(loaded, "keys") else loaded
+            loaded = _of_disk(library.load_from_disk(name), split)
         else:
             loaded = library.load_dataset(name, entry.subset or None, split=split)
-        features = cast("dict[str, object]", dict(loaded.features))
-        for column, feature in features.items():
-            if isinstance(feature, library.Image):
-                loaded = loaded.cast_column(column, library.Image(decode=False))
     except Exception as error:  # noqa: BLE001 - the library raises nearly anything
         reason = " ".join(str(error).split())[:200]
-        raise DataError(f"the dataset {name!r}, split {split!r}, cannot be had ({reason})") from None
-    key = cache.key("hub", _VERSION, name, split, entry.subset, loaded._fingerprint, _columns(entry))
-    return _converted(loaded.__iter__, entry, key, folder or cache.default_folder())
+        raise DataError(
+            f"the dataset {name!r}, split {split!r}, cannot be had ({reason}); choose with "
+            f"{entry.path}:split=NAME,subset=NAME"
+        ) from None
+    key = cache.key("hub", _HUB_VERSION, name, split, entry.subset, loaded._fingerprint, _columns(entry))
+
+    def rows() -> Iterator[Row]:
+        try:
+            for table in loaded.with_format("arrow").iter(batch_size=64):
+                yield from _with_files(table).to_pylist()
+        except _arrow_errors() as error:
+            reason = " ".join(str(error).split())[:160]
+            raise DataError(f"the dataset {name!r} cannot be read ({reason}); get it again") from None
+
+    return _converted(rows, entry, key, folder or cache.default_folder())
+
+
+def _of_disk(saved: Any, split: str) -> Any:
+    """One split of what was saved; a dataset without splits is its only one."""
+    if not hasattr(saved, "keys"):
+        return saved
+    if split not in saved:
+        raise DataError(f"it has the splits {', '.join(map(str, saved))}")
+    return saved[split]
+
+
+def _with_files(table: Any) -> Any:
+    """A table of ``datasets`` with the files that it only points to, as folders of pictures do.
+
+    Pictures are not decoded: their bytes are kept as they are. Where a file is not there the table keeps its
+    name, and a folder of pictures has to be named.
+    """
+    embed: Any = importlib.import_module("datasets.table").embed_table_storage
+    try:
+        return embed(table)
+    except OSError:
+        return table
+
+
+def _arrow_errors() -> tuple[type[Exception], ...]:
+    arrow: Any = importlib.import_module("pyarrow")
+    return (arrow.ArrowException, OSError)
 
 
 def _extra(module: str, package: str, what: str) -> Any:
@@ -173,12 +207,18 @@ def _image(value: object, name: str, archive: zipfile.ZipFile) -> object:
 
 
 def _turns(value: object) -> object:
-    """Turns with ``role`` and ``content`` are turns, too."""
+    """Turns with ``role`` and ``content`` are turns, too, and so is a list of each field."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
             return value
+    if isinstance(value, Mapping):  # a list of structures as ``datasets`` keeps it: a list of each field
+        held = cast("Mapping[str, object]", value)
+        columns = [cast("list[object]", part) for part in held.values() if isinstance(part, list)]
+        if len(columns) < len(held) or len({len(part) for part in columns}) != 1:
+            return held
+        value = [dict(zip(held, turn, strict=True)) for turn in zip(*columns, strict=True)]
     if not isinstance(value, list):
         return value
     return [_turn(turn) for turn in cast("list[object]", value)]

@@ -16,7 +16,7 @@ from llavar import images
 from llavar.data.pictures import MARK, FolderPictures, PictureStore
 from llavar.data.workers import Workers
 from llavar.errors import DataError, ImageError, NotFoundError
-from llavar.images import CLIP, Norm, Transform
+from llavar.images import CLIP, WHOLE, Norm, Tiles, Transform
 from llavar.records import Encoded, Reject
 
 
@@ -29,7 +29,8 @@ class VisionSource(Protocol):
         ...
 
     def get(self, names: Sequence[str]) -> Tensor:
-        """(len(names), ...) in the order of ``names``, as :class:`llavar.data.collate.Batch` takes it."""
+        """(len(names), ...) in the order of ``names``; with a dimension more where a picture gives several
+        inputs of the tower."""
         ...
 
 
@@ -38,11 +39,19 @@ class Pixels:
 
     is_features = False
 
-    def __init__(self, store: PictureStore, *, transform: Transform, size: int, norm: Norm = CLIP) -> None:
-        self.store, self.transform, self.size, self.norm = store, transform, size, norm
+    def __init__(
+        self,
+        store: PictureStore,
+        *,
+        transform: Transform,
+        size: int,
+        norm: Norm = CLIP,
+        tiles: Tiles = WHOLE,
+    ) -> None:
+        self.store, self.transform, self.size, self.norm, self.tiles = store, transform, size, norm, tiles
 
     def get(self, names: Sequence[str]) -> Tensor:
-        """fp32 (n, 3, size, size).
+        """fp32 (n, 3, size, size); with tiles (n, tiles.views, 3, size, size).
 
         Raises:
             ImageError: a picture cannot be opened; NotFoundError: it is not there.
@@ -52,7 +61,10 @@ class Pixels:
     def _pixels(self, name: str) -> NDArray[np.float32]:
         file = self.store.source(name)
         try:
-            return images.pixels(file, transform=self.transform, size=self.size, norm=self.norm)
+            found = images.view_pixels(
+                file, tiles=self.tiles, transform=self.transform, size=self.size, norm=self.norm
+            )
+            return found if self.tiles.views > 1 else found[0]
         except ImageError as error:
             if isinstance(file, Path):
                 raise
@@ -62,8 +74,10 @@ class Pixels:
 class PixelFolder(Pixels):
     """The pictures of a folder."""
 
-    def __init__(self, root: Path, *, transform: Transform, size: int, norm: Norm = CLIP) -> None:
-        super().__init__(FolderPictures(root), transform=transform, size=size, norm=norm)
+    def __init__(
+        self, root: Path, *, transform: Transform, size: int, norm: Norm = CLIP, tiles: Tiles = WHOLE
+    ) -> None:
+        super().__init__(FolderPictures(root), transform=transform, size=size, norm=norm, tiles=tiles)
 
 
 class FeatureStore:
@@ -85,7 +99,9 @@ class FeatureStore:
         with torch.no_grad():
             for start in range(0, len(new), self._batch):
                 part = new[start : start + self._batch]
-                given = self._tower(self._source.get(part)).to(torch.bfloat16)
+                given = self._tower(_inputs(self._source.get(part))).to(torch.bfloat16)
+                # The features of one picture follow each other, however many views it was shown in.
+                given = given.reshape(len(part), -1, given.shape[-1])
                 self._held.update(zip(part, given, strict=True))
         return len(new)
 
@@ -132,7 +148,7 @@ def _no_tower(pixels: Tensor) -> Tensor:
 
 
 def vision_of(source: VisionSource, names: Sequence[str]) -> Tensor | None:
-    """What ``source`` gives for ``names``, or None where there are none.
+    """What ``source`` gives for ``names``, the views of all pictures in one row; None without names.
 
     Raises:
         DataError: the source gave another number of pictures than was asked for.
@@ -142,7 +158,12 @@ def vision_of(source: VisionSource, names: Sequence[str]) -> Tensor | None:
     given = source.get(names)
     if len(given) != len(names):
         raise DataError(f"{len(names)} pictures were asked for and {len(given)} came back")
-    return given
+    return given if source.is_features else _inputs(given)
+
+
+def _inputs(pixels: Tensor) -> Tensor:
+    """(n, 3, size, size), or (n, views, 3, size, size), as inputs of a tower."""
+    return pixels.flatten(0, 1) if pixels.ndim > 4 else pixels
 
 
 def unusable_pictures(

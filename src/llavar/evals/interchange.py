@@ -11,15 +11,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
 
+from llavar import files
 from llavar.errors import DataError
 from llavar.evals import references as lookup
 from llavar.evals import rows
@@ -33,6 +32,9 @@ _LONGEST_LIST = 1_000_000
 _STRING = r"""(?:'(?:[^'\\\n]|{0})*+'|"(?:[^"\\\n]|{0})*+")""".replace(
     "{0}", r"""\\(?:[\\'"nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})"""
 )
+_LOG = "predictions.jsonl"
+"""What a run of ``llavar eval`` keeps the answers to a task in."""
+
 _LIST = re.compile(rf"\[\s*+(?:{_STRING}\s*+(?:,\s*+{_STRING}\s*+)*+(?:,\s*+)?)?\]")
 """What ``str`` makes of a list of strings. Possessive throughout, so that no input takes long."""
 
@@ -391,9 +393,23 @@ def _mme(text: str, path: Path, task: str) -> tuple[list[Answered], tuple[str, .
     return answers, ((f"{note}; paired by position, as MME's tool does",) if note else ())
 
 
+def _refuse_run(folder: Path) -> None:
+    """A run of ``llavar eval`` has its answers in a file for each task."""
+    logs = sorted(path for path in folder.glob(f"*/{_LOG}") if path.is_file())
+    if (folder / _LOG).is_file():
+        raise DataError(f"{folder} is the folder of one task; score its answers: {folder / _LOG}")
+    if logs:
+        named = ", ".join(path.parent.name for path in logs[:8]) + (" ..." if len(logs) > 8 else "")
+        raise DataError(
+            f"{folder} is a run of llavar eval with {len(logs)} task{'s' * (len(logs) > 1)} ({named}); score "
+            f"the answers of one, such as {logs[0]}, or see all with llavar report {folder}"
+        )
+
+
 def _mme_folder(folder: Path) -> Loaded:
     """One ``<task>.txt`` for each of MME's tasks, or of some of them."""
     paths = sorted(folder.glob("*.txt"))
+    _refuse_run(folder)
     if not paths:
         raise DataError(f"{folder} holds no .txt file; give a file, or a folder of MME's <task>.txt")
     answers: list[Answered] = []
@@ -449,15 +465,6 @@ def _llava_row(answer: Answered, model: str, numeric_ids: bool) -> dict[str, Any
 def _write(path: Path, documents: Iterable[Mapping[str, Any]]) -> None:
     """One object a line, under the final name only once all are written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            # Escaped, since a model's text may hold half of a surrogate pair, which UTF-8 cannot.
-            out.writelines(json.dumps(document) + "\n" for document in documents)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)  # mkstemp makes it private
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with files.replacing_text(path) as out:
+        # Escaped, since a model's text may hold half of a surrogate pair, which UTF-8 cannot.
+        out.writelines(json.dumps(document) + "\n" for document in documents)

@@ -1,5 +1,5 @@
 # pyright: basic
-"""The only module that touches transformers: stock Llava models built, loaded, and written.
+"""What touches transformers, together with ``_hf_training``: stock Llava models built, loaded, and written.
 
 transformers is imported inside functions, and only by them: it takes seconds. ``load_llava(..., lean=True)``
 does without it where :mod:`llavar.models.lean` covers the checkpoint.
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from llavar.chat import IMAGE_PATCH
 from llavar.errors import ConfigError, ModelError
-from llavar.images import Norm, Transform
+from llavar.images import WHOLE, Norm, Tiles, Transform
+from llavar.models import _hf_training as training
 from llavar.models import folder as folders
 from llavar.models import lean as lean_model
 from llavar.models import projector as projectors
@@ -95,7 +96,7 @@ def build_llava(shape: LlavaShape, *, seed: int, attention: str = "sdpa") -> nn.
     if shape.projector is ProjectorLayout.FOLD:
         raise ConfigError("a model cannot be built with projector=fold; take identity, and fold when saving")
     config = llava_config(shape)
-    config._attn_implementation = attention
+    config._attn_implementation = training.implementation(attention)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = llava_class()(config)
@@ -335,7 +336,7 @@ def _load_stock(folder: Path, dtype: torch.dtype, attention: str) -> Any:
         config=config,
         state_dict=tensors,
         dtype=dtype,
-        attn_implementation=attention,
+        attn_implementation=training.implementation(attention),
         output_loading_info=True,
     )
     lost = sorted({*info["missing_keys"], *info["unexpected_keys"]})
@@ -377,7 +378,7 @@ def _with_generation_config(model: Any, folder: Path) -> Any:
 
 
 def image_tokens(model: nn.Module) -> int:
-    """Placeholder tokens that one picture takes in a stock model."""
+    """Placeholder tokens that one input of the tower takes in a stock model."""
     config = config_of(model)
     vision, full = config.vision_config, config.vision_feature_select_strategy == "full"
     return (vision.image_size // vision.patch_size) ** 2 + (full and has_class_token(vision.model_type))
@@ -394,6 +395,7 @@ def save_llava(
     layout: ProjectorLayout | None = None,
     transform: Transform = Transform.PAD,
     norm: Norm | None = None,
+    tiles: Tiles = WHOLE,
     image_token: str = IMAGE_PATCH,
     max_shard_bytes: int | None = None,
     state: Mapping[str, Tensor] | None = None,
@@ -401,7 +403,7 @@ def save_llava(
     """Write a stock model as a folder that every stock engine loads: weights, configuration, processor.
 
     Written aside and renamed. ``dtype`` and ``layout`` convert on the way (None: as they are);
-    ``norm`` is that of the pictures (None: as CLIP and SigLIP have it);
+    ``norm`` is that of the pictures (None: as CLIP and SigLIP have it), ``tiles`` how they are cut;
     ``max_shard_bytes`` bounds each file of weights; ``state`` stands in for ``model.state_dict()`` where
     that is spread over processes. The tokenizer is written by its own ``save`` afterwards.
 
@@ -418,7 +420,14 @@ def save_llava(
     with folders.replacing(folder) as aside:
         folders.write_weights(tensors, aside, max_shard_bytes)
         write_documents(
-            model, aside, act=act, dtype=kept, transform=transform, norm=norm, image_token=image_token
+            model,
+            aside,
+            act=act,
+            dtype=kept,
+            transform=transform,
+            norm=norm,
+            tiles=tiles,
+            image_token=image_token,
         )
 
 
@@ -430,6 +439,7 @@ def write_documents(
     dtype: torch.dtype,
     transform: Transform,
     norm: Norm | None = None,
+    tiles: Tiles = WHOLE,
     image_token: str = IMAGE_PATCH,
 ) -> None:
     """Write what stands beside the weights of ``model``: configuration, generation, pictures, processor.
@@ -441,7 +451,7 @@ def write_documents(
     folders.write_document(folder, "generation_config.json", _generation_document(model))
     vision, strategy = config_of(model).vision_config, config_of(model).vision_feature_select_strategy
     norm = norm or norm_of(vision.model_type)
-    pictures = preprocessor_document(vision.image_size, transform, norm)
+    pictures = preprocessor_document(vision.image_size, transform, norm, tiles)
     folders.write_document(folder, "preprocessor_config.json", pictures)
     processor = processor_document(vision.model_type, vision.patch_size, strategy, image_token)
     folders.write_document(folder, "processor_config.json", processor)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llavar.images import Transform
+from llavar.images import WHOLE, Tiles, Transform
 from llavar.models.original import Kind
 from llavar.models.selftest import SelfTest
 from llavar.models.shape import ProjectorLayout
@@ -153,6 +153,31 @@ def _named(tower: str) -> str:
     """A tower's name as others may see it: a hub id, or the last part of a path on this machine."""
     name = tower.partition(" (")[0]
     return name if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) else Path(name).name
+
+
+def pictures_in_tiles(tiles: Tiles, size: int, transform: Transform) -> str:
+    """What a card says of a model that sees a picture in several views; nothing of one that does not."""
+    if tiles == WHOLE:
+        return ""
+    return f"""
+## Pictures
+
+This model sees each picture in {tiles.views} views of {size} x {size} pixels: the whole of it, and then
+{tiles.rows} rows of {tiles.columns} tiles, which are cut from the picture at {size * tiles.columns} x \
+{size * tiles.rows} pixels
+(`{transform.value}`). `llavar` does so by itself, as `llavar_tiles` in `preprocessor_config.json` says. For
+stock engines they are {tiles.views} pictures, one after the other, before the question:
+```python
+from llavar.images import Tiles, views
+from transformers import AutoProcessor
+
+processor = AutoProcessor.from_pretrained("FOLDER")
+shown = views("picture.png", tiles=Tiles.parse("{tiles}"), transform="{transform.value}", size={size})
+content = [{{"type": "image"}}] * {tiles.views} + [{{"type": "text", "text": "What does it say?"}}]
+text = processor.apply_chat_template([{{"role": "user", "content": content}}], add_generation_prompt=True)
+inputs = processor(images=list(shown), text=text, add_special_tokens=False, return_tensors="pt")
+```
+"""
 
 
 def write_card(folder: Path, done: Converted, *, source: str, inputs: Iterable[Path]) -> None:

@@ -12,10 +12,9 @@ Module names are those of the hub layout, so that a checkpoint loads without a t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,8 @@ from torch.nn import functional
 
 from llavar.errors import ModelError
 from llavar.models import folder as folders
+from llavar.models.packed import MOST, Packed
+from llavar.models.past import Past
 from llavar.models.shape import FeatureSelect, LlavaShape, ProjectorLayout, TextShape, VisionShape
 
 
@@ -60,6 +61,26 @@ class LeanLlava(nn.Module):
         decoder = _Decoder(shape.text)
         head = _Linear(shape.text.hidden, shape.text.vocab, bias=False)
         self.language_model = nn.ModuleDict({"model": decoder, "lm_head": head})
+        self._packed: Packed | None = None
+
+    def pack(self) -> None:
+        """Let answers take :mod:`llavar.models.packed` where that is quicker: small models, on a CPU.
+
+        Weights must not change afterwards. Moving the model undoes it.
+        """
+        weights = self.state_dict()
+        fitting = self.device.type == "cpu" and self.dtype == torch.float32
+        if fitting and sum(one.numel() for one in weights.values()) <= MOST and self._is_plain():
+            self._packed = Packed(self.shape, weights)
+
+    def _is_plain(self) -> bool:
+        """Whether no linear layer has been replaced, as by a quantized one."""
+        with torch.device("meta"):
+            return self.state_dict().keys() == LeanLlava(self.shape).state_dict().keys()
+
+    def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> Self:
+        self._packed = None
+        return super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -124,27 +145,41 @@ class LeanLlava(nn.Module):
 
     @torch.inference_mode()
     def begin(
-        self, input_ids: Tensor, *, features: Tensor | None = None, attention_mask: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        *,
+        features: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        after: Past | None = None,
     ) -> tuple[Tensor, Past]:
         """Logits (B, V) after prompts (B, T), and what :meth:`go_on` needs to continue them.
 
         ``features`` (N, image tokens, text width) are those of the pictures, in the order of their prompts.
+        ``after`` is what was computed of the same prompts before; the ids are then what follows it.
 
         Raises:
             ModelError: the ids do not hold as many image tokens as the pictures fill.
         """
-        past = Past(mask=attention_mask)
-        hidden = self._decoder(self._fill(input_ids, features), past, last=True)
+        past = Past(mask=attention_mask) if after is None else after
+        embedded = self._fill(input_ids, features)
+        if self._packed is not None:
+            return self._packed.read(embedded, past), past
+        hidden = self._decoder(embedded, past, last=True)
         return self.language_model["lm_head"](hidden[:, -1]), past
 
     @torch.inference_mode()
     def go_on(self, tokens: Tensor, past: Past) -> Tensor:
         """Logits (B, V) after one more token (B,) in each row; ``past`` grows by it."""
-        hidden = self._decoder(self._decoder.embed_tokens(tokens[:, None]), past)
+        embedded = self._decoder.embed_tokens(tokens[:, None])
+        if self._packed is not None:
+            return self._packed.read(embedded, past)
+        hidden = self._decoder(embedded, past)
         return self.language_model["lm_head"](hidden[:, -1])
 
     def features(self, pixel_values: Tensor) -> Tensor:
         """Projected features (N, image tokens, text width) of pictures (N, 3, size, size)."""
+        if self._packed is not None:
+            return self._packed.features(pixel_values.to(self.dtype))
         tower = cast("_Tower", self.vision_tower["vision_model"])
         hidden = tower(pixel_values.to(self.dtype), self.shape.vision_feature_layer)
         if self.shape.select is FeatureSelect.DEFAULT:
@@ -273,29 +308,6 @@ class _Projector(nn.Module):
 # The decoder: transformers/models/llama.
 
 
-@dataclass(slots=True, kw_only=True)
-class Past:
-    """What the decoder has seen: mask (B, T) or None for no padding, and per layer keys and values."""
-
-    mask: Tensor | None
-    length: int = 0
-    layers: dict[int, tuple[Tensor, Tensor]] | None = None
-
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Append keys and values (B, heads, T, width) of new tokens; gives all of them."""
-        self.layers = self.layers or {}
-        if layer in self.layers:
-            old_key, old_value = self.layers[layer]
-            key, value = torch.cat([old_key, key], dim=2), torch.cat([old_value, value], dim=2)
-        self.layers[layer] = key, value
-        return key, value
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with these rows (indices) of the batch only."""
-        self.mask = None if self.mask is None else self.mask[rows]
-        self.layers = {i: (key[rows], value[rows]) for i, (key, value) in (self.layers or {}).items()}
-
-
 class _Decoder(nn.Module):
     def __init__(self, shape: TextShape) -> None:
         super().__init__()
@@ -303,6 +315,7 @@ class _Decoder(nn.Module):
         self.embed_tokens = _Embedding(shape.vocab, shape.hidden)
         self.layers = nn.ModuleList(_DecoderLayer(shape, index) for index in range(shape.layers))
         self.norm = _RmsNorm(shape)
+        self.turns = _Turns(shape)
 
     def forward(self, embedded: Tensor, past: Past, *, last: bool = False) -> Tensor:
         """Hidden states (B, new, width) of ``new`` more tokens after ``past``, which grows by them.
@@ -311,39 +324,51 @@ class _Decoder(nn.Module):
         computes no more than keys and values.
         """
         new = embedded.shape[1]
-        if past.mask is not None and past.length:
-            past.mask = functional.pad(past.mask, (0, new), value=1)
-        positions, allowed = _places(past, new, embedded.device)
-        turn = _rotary(positions, self.shape, embedded.dtype)
+        allowed = past.allowed(new, embedded.device)
+        turn = self.turns(past, new, embedded)
         hidden = embedded
         for index, layer in enumerate(self.layers):
             only = 1 if last and index == len(self.layers) - 1 else new
             hidden = layer(hidden, turn, allowed, past, only)
-        past.length += new
+        past.advance(new)
         return self.norm(hidden)
 
 
-def _places(past: Past, new: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Positions (B or 1, new), and who may see whom (B or 1, 1, new, all) or None for everything so far."""
-    total = past.length + new
-    if past.mask is None:
-        positions = torch.arange(past.length, total, device=device)[None]
-        return positions, None if new == 1 else _causal(past.length, new, device)
-    positions = (past.mask.cumsum(1) - 1).clamp(min=0)[:, -new:]
-    itself = torch.eye(total, dtype=torch.bool, device=device)[-new:]  # else padding sees nothing: NaN
-    return positions, _causal(past.length, new, device) & (past.mask[:, None, None, :].bool() | itself)
+class _Turns:
+    """Cosines and sines of the rotary positions, computed in float32 and kept for the positions so far.
 
+    The sine of the first half of the width is negated, so that turning is ``x cos + swapped halves sin``.
+    """
 
-def _causal(before: int, new: int, device: torch.device) -> Tensor:
-    return torch.ones(new, before + new, dtype=torch.bool, device=device).tril(before)[None, None]
+    def __init__(self, shape: TextShape) -> None:
+        self._shape = shape
+        self._table: tuple[Tensor, Tensor] | None = None
 
+    def __call__(self, past: Past, new: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine (B or 1, 1, new, head width) of the next ``new`` tokens."""
+        cosine, sine = self._upto(past.length + new, like)
+        places = past.places(new, like.device)
+        if places is None:
+            where = slice(past.length, past.length + new)
+            return cosine[None, None, where], sine[None, None, where]
+        return cosine[places][:, None], sine[places][:, None]
 
-def _rotary(positions: Tensor, shape: TextShape, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (B, 1, new, head width), computed in float32."""
-    steps = torch.arange(0, shape.head_dim, 2, device=positions.device).float() / shape.head_dim
-    angles = positions[..., None].float() / shape.rope_theta**steps
-    angles = torch.cat([angles, angles], dim=-1)[:, None]
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    def _upto(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        table = self._table
+        wanted = (like.dtype, like.device)
+        if table is None or len(table[0]) < length or (table[0].dtype, table[0].device) != wanted:
+            table = self._table = self._made(max(256, 2 * length), like)
+        return table
+
+    def _made(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        shape, device = self._shape, like.device
+        steps = torch.arange(0, shape.head_dim, 2, device=device).float() / shape.head_dim
+        angles = torch.arange(length, device=device)[:, None].float() / shape.rope_theta**steps
+        cosine, sine = angles.cos(), angles.sin()
+        return (
+            torch.cat([cosine, cosine], dim=-1).to(like.dtype),
+            torch.cat([-sine, sine], dim=-1).to(like.dtype),
+        )
 
 
 class _DecoderLayer(nn.Module):
@@ -414,8 +439,7 @@ class _RmsNorm(nn.Module):
 def _turned(states: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     """Rotary positions on (B, heads, T, width); the two halves of the width are the pairs."""
     cosine, sine = turn
-    first, second = states.chunk(2, dim=-1)
-    return states * cosine + torch.cat([-second, first], dim=-1) * sine
+    return states * cosine + states.roll(states.shape[-1] // 2, -1) * sine
 
 
 def _split(states: Tensor, heads: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from llavar.data.collate import Batch
 from llavar.errors import DataError
+from llavar.models._hf_training import row_arguments
 from llavar.records import IGNORE
 
 
@@ -78,7 +79,10 @@ def decode(model: Any, embeddings: Tensor, positions: Tensor) -> Tensor:
     Rows are kept apart by their positions alone; any cache or mask would let them see each other.
     """
     return model.model.language_model(
-        inputs_embeds=embeddings, position_ids=positions, use_cache=False
+        inputs_embeds=embeddings,
+        position_ids=positions,
+        use_cache=False,
+        **row_arguments(model, positions),
     ).last_hidden_state
 
 

@@ -8,12 +8,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from llavar.errors import ModelError
-from llavar.images import CLIP, SIGLIP, Norm, Transform
+from llavar.errors import ConfigError, ModelError
+from llavar.images import CLIP, SIGLIP, WHOLE, Norm, Tiles, Transform
 from llavar.models import folder as folders
 
 TRANSFORM_KEY = "llavar_transform"
 """Where ``preprocessor_config.json`` records how pictures were made square; stock readers skip it."""
+
+
+TILES_KEY = "llavar_tiles"
+"""Where it records into how many tiles a picture is cut; stock readers see one picture, and skip it too."""
+
+
+def read_tiles(folder: Path) -> Tiles:
+    """Into how many tiles a model folder wants pictures cut; one whole picture where it says nothing.
+
+    Raises:
+        ModelError: ``preprocessor_config.json`` is unusable, or names tiles that cannot be.
+    """
+    value = folders.read_document(folder, "preprocessor_config.json").get(TILES_KEY)
+    if value is None:
+        return WHOLE
+    try:
+        return Tiles.parse(value if isinstance(value, str) else repr(value))
+    except ConfigError as error:
+        raise ModelError(f"{folder / 'preprocessor_config.json'} has {TILES_KEY}: {error}") from error
 
 
 def read_transform(folder: Path) -> Transform:
@@ -80,10 +99,13 @@ def has_class_token(vision_type: str) -> bool:
     return vision_type != "siglip_vision_model"
 
 
-def preprocessor_document(size: int, transform: Transform, norm: Norm) -> dict[str, object]:
+def preprocessor_document(
+    size: int, transform: Transform, norm: Norm, tiles: Tiles = WHOLE
+) -> dict[str, object]:
     """``preprocessor_config.json``: CLIP's processor for ``size`` pixels, with the tower's ``norm``.
 
-    To pad, the stock class that pads to a square before it resizes.
+    To pad, the stock class that pads to a square before it resizes. It makes one view of ``tiles`` of what is
+    one view already, so that stock engines are given the views as so many pictures.
     """
     padded = transform is Transform.PAD
     return {
@@ -101,6 +123,7 @@ def preprocessor_document(size: int, transform: Transform, norm: Norm) -> dict[s
         "image_mean": list(norm.mean),
         "image_std": list(norm.std),
         TRANSFORM_KEY: transform.value,
+        **({} if tiles == WHOLE else {TILES_KEY: str(tiles)}),
     }
 
 

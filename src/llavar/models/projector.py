@@ -6,13 +6,21 @@ activation -> Linear. See :class:`llavar.models.shape.ProjectorLayout` for the t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from llavar.errors import ModelError
 from llavar.models.shape import ProjectorLayout, fold_refusal
+
+VLLM_OVERRIDES: Mapping[str, str] = MappingProxyType(
+    {"projector_hidden_act": "torch.nn.modules.linear.Identity"}
+)
+"""What vLLM must be told of a folder in the identity layout: it does not know the activation ``linear``,
+and transformers does not know it by this name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

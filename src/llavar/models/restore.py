@@ -11,7 +11,7 @@ from torch import Tensor
 
 from llavar import chat
 from llavar.errors import ConfigError, ModelError
-from llavar.images import Transform
+from llavar.images import WHOLE, Transform
 from llavar.models import _hf as hf
 from llavar.models import card
 from llavar.models import folder as folders
@@ -25,6 +25,7 @@ from llavar.models.original import (
     misfit,
     original_name,
 )
+from llavar.models.processor import read_tiles
 from llavar.models.projector_file import write_projector
 from llavar.models.shape import LlavaShape, vision_document
 from llavar.models.stored import LazyTensor, check_out, copy_companions, open_tensors
@@ -64,6 +65,10 @@ def to_llava(
     folder = folders.resolve(model)
     check_out(out, folder)
     shape, tensors = _open_converted(folder)
+    if (tiles := read_tiles(folder)) != WHOLE:
+        raise ModelError(
+            f"{folder} sees pictures in {tiles} tiles, which the original has no word for; use it as it is"
+        )
     linear = _single_layer(folder, tensors)
     tokenizer = load_tokenizer(folder)
     plan = [

@@ -128,7 +128,7 @@ class LlavaShape:
 
     @property
     def image_tokens(self) -> int:
-        """Placeholder tokens that one picture takes."""
+        """Placeholder tokens that one input of the tower takes."""
         return self.vision.patches + (self.select is FeatureSelect.FULL)
 
     def config(self) -> dict[str, object]:

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from llavar.errors import ModelError
 from llavar.models.lean import LeanLlava
+from llavar.models.past import Past
 
 
 class Running(Protocol):
@@ -29,8 +30,32 @@ class Running(Protocol):
         ...
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these (indices), which are finished."""
+        """Go on with these rows (indices) only; the others are finished. A row may be named twice."""
         ...
+
+    @property
+    def joinable(self) -> bool:
+        """Whether other rows can :meth:`join`: caches that keep a window of the tokens allow it not."""
+        ...
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether a :meth:`step` that failed, as for lack of memory, may be taken again."""
+        ...
+
+    def join(self, other: Running) -> None:
+        """Take the rows of ``other``, of the same model, in after these; ``other`` is of no use then."""
+        ...
+
+    def row(self, row: int) -> Past | None:
+        """A copy of what was computed of one row, for :func:`begin`; None where the class gives none."""
+        ...
+
+
+def pack(model: nn.Module) -> None:
+    """Let a model whose weights do not change any more answer in a quicker way, if it has one."""
+    if isinstance(model, LeanLlava):
+        model.pack()
 
 
 def features(model: nn.Module, pixels: Tensor) -> Tensor:
@@ -43,22 +68,30 @@ def features(model: nn.Module, pixels: Tensor) -> Tensor:
     return found if isinstance(found, Tensor) else torch.stack(list(found))
 
 
-def begin(model: nn.Module, ids: Tensor, mask: Tensor, seen: Tensor | None) -> Running:
+def begin(
+    model: nn.Module, ids: Tensor, mask: Tensor, seen: Tensor | None, after: Past | None = None
+) -> Running:
     """Run prompts (B, T), padded on the left where ``mask`` is 0; ``seen`` are the pictures' features.
+
+    ``after`` is what a row computed earlier (:meth:`Running.row`) of the same prompt: ids and pictures are
+    then those that follow it.
 
     Raises:
         ModelError: the ids do not hold as many image tokens as the pictures fill.
     """
     if isinstance(model, LeanLlava):
-        return _LeanRunning(model, ids, mask, seen)
+        return _LeanRunning(model, ids, mask, seen, after)
+    assert after is None, "the stock class gives no rows to go on from"
     return _StockRunning(model, ids, mask, seen)
 
 
 class _LeanRunning:
-    def __init__(self, model: LeanLlava, ids: Tensor, mask: Tensor, seen: Tensor | None) -> None:
+    def __init__(
+        self, model: LeanLlava, ids: Tensor, mask: Tensor, seen: Tensor | None, after: Past | None
+    ) -> None:
         self._model = model
         padded = None if bool(mask.all()) else mask
-        self.logits, self._past = model.begin(ids, features=seen, attention_mask=padded)
+        self.logits, self._past = model.begin(ids, features=seen, attention_mask=padded, after=after)
 
     def step(self, tokens: Tensor) -> None:
         self.logits = self._model.go_on(tokens, self._past)
@@ -66,6 +99,22 @@ class _LeanRunning:
     def keep(self, rows: Tensor) -> None:
         self.logits = self.logits[rows]
         self._past.keep(rows)
+
+    @property
+    def joinable(self) -> bool:
+        return True
+
+    @property
+    def repeatable(self) -> bool:
+        return True
+
+    def join(self, other: Running) -> None:
+        assert isinstance(other, _LeanRunning)
+        self._past.join(other._past)
+        self.logits = torch.cat([self.logits, other.logits])
+
+    def row(self, row: int) -> Past | None:
+        return self._past.row(row)
 
 
 class _StockRunning:
@@ -83,6 +132,29 @@ class _StockRunning:
         self.logits, self._mask = self.logits[rows], self._mask[rows]
         cache: Any = self._cache
         cache.batch_select_indices(rows)
+        empty = int(self._mask.any(0).int().argmax())
+        if empty and _is_plain(cache, self._mask.shape[1]):  # else rows that join would make it ever longer
+            self._mask = self._mask[:, empty:]
+            _drop_columns(cache, empty)
+
+    @property
+    def joinable(self) -> bool:
+        return _is_plain(self._cache, self._mask.shape[1])
+
+    @property
+    def repeatable(self) -> bool:
+        return False
+
+    def join(self, other: Running) -> None:
+        assert isinstance(other, _StockRunning)
+        length = max(self._mask.shape[1], other._mask.shape[1])
+        _join_caches(self._cache, other._cache, length)
+        masks = [functional.pad(mask, (length - mask.shape[1], 0)) for mask in (self._mask, other._mask)]
+        self._mask = torch.cat(masks)
+        self.logits = torch.cat([self.logits, other.logits])
+
+    def row(self, row: int) -> Past | None:  # noqa: ARG002 - the protocol's
+        return None
 
     def _embedded(self, ids: Tensor, seen: Tensor | None) -> Tensor:
         embedded = self._model.get_input_embeddings()(ids)
@@ -108,3 +180,33 @@ class _StockRunning:
         )
         self._cache = out.past_key_values
         return out.logits[:, -1]
+
+
+# All that is known here of the inside of transformers' caches, 5.17 to 5.23: ``layers``, each with ``keys``
+# and ``values`` (B, heads, tokens, width). Where that is not so, rows are not joined and all else works.
+
+
+def _join_caches(mine: Any, other: Any, length: int) -> None:
+    """The rows of ``other`` after those of ``mine``, the shorter ones padded on the left."""
+    for layer, come in zip(mine.layers, other.layers, strict=True):
+        for name in ("keys", "values"):
+            both = (getattr(layer, name), getattr(come, name))
+            padded = [functional.pad(states, (0, 0, length - states.shape[2], 0)) for states in both]
+            setattr(layer, name, torch.cat(padded))
+
+
+def _drop_columns(cache: Any, count: int) -> None:
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys[:, :, count:], layer.values[:, :, count:]
+
+
+def _is_plain(cache: Any, seen: int) -> bool:
+    layers = getattr(cache, "layers", None)
+    return bool(layers) and all(
+        not getattr(layer, "is_sliding", False)
+        and all(
+            isinstance(states, Tensor) and states.ndim == 4 and states.shape[2] == seen
+            for states in (getattr(layer, "keys", None), getattr(layer, "values", None))
+        )
+        for layer in layers
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from llavar.images import WHOLE, Tiles
 from llavar.models.shape import LlavaShape, TextShape, VisionShape
 from llavar.train.config import Mean, PartConfig, Schedule, StageConfig
 from llavar.train.llava import DECODER, PROJECTOR
@@ -19,7 +20,8 @@ class Recipe:
     """A stage of training with a name.
 
     ``shape``, ``rows`` and ``tokens`` (of a row, on average, image tokens included) are what it is meant
-    for, to plan with before data and model are there. ``model`` is what it starts from if none is named.
+    for, to plan with before data and model are there; ``tiles`` are those of its pictures. ``model`` is what
+    it starts from if none is named.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Recipe:
     rows: int
     tokens: float
     model: str = ""
+    tiles: Tiles = WHOLE
 
 
 def llavar_13b_stage1() -> Recipe:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from llavar.images import WHOLE, Tiles
+from llavar.models.resolution import check_room
 from llavar.recipes.llavar import Recipe
 from llavar.train.estimate import Estimate, Load, Machine, estimate
 
@@ -9,7 +13,7 @@ from llavar.train.estimate import Estimate, Load, Machine, estimate
 def planned(recipe: Recipe, machine: Machine) -> tuple[Estimate, str]:
     """The estimate, and a sentence that says what was assumed for it."""
     load = load_of(recipe)
-    tokens = f"{recipe.rows:,} rows of {recipe.tokens:.0f} tokens with one picture each"
+    tokens = f"{recipe.rows:,} rows of {recipe.tokens:.0f} tokens with one picture each{_seen(recipe)}"
     held = (
         f"a micro-batch of {load.longest:,} tokens on the fullest GPU, weights of every GPU whole, scaled "
         "dot product attention"
@@ -24,7 +28,30 @@ def load_of(recipe: Recipe) -> Load:
     return Load(
         rows=recipe.rows,
         tokens=recipe.tokens,
-        pictures=1,
+        pictures=recipe.tiles.views,
         longest=stage.micro_batch * stage.max_length,
-        pictures_at_once=stage.micro_batch,
+        pictures_at_once=stage.micro_batch * recipe.tiles.views,
     )
+
+
+def at_resolution(recipe: Recipe, *, tiles: Tiles = WHOLE, tower_size: int = 0) -> Recipe:
+    """``recipe`` with pictures in tiles, or for a tower of another size in pixels (0: its own).
+
+    Raises:
+        ConfigError: a picture would fill the sequences or the decoder's context.
+    """
+    shape = recipe.shape
+    if tower_size:
+        shape = replace(shape, vision=replace(shape.vision, image_size=tower_size))
+    size, patch = shape.vision.image_size, shape.vision.patch_size
+    for limit, what in ((shape.text.max_positions, "the context"), (recipe.stage.max_length, "--max-length")):
+        check_room(tiles, shape.image_tokens, limit, size=size, patch=patch, what=what)
+    more = tiles.views * shape.image_tokens - recipe.tiles.views * recipe.shape.image_tokens
+    return replace(recipe, shape=shape, tiles=tiles, tokens=recipe.tokens + more)
+
+
+def _seen(recipe: Recipe) -> str:
+    if recipe.tiles == WHOLE:
+        return ""
+    tokens = f"{recipe.tiles.views} x {recipe.shape.image_tokens} tokens"
+    return f" in {recipe.tiles} tiles and an overview ({tokens})"

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llavar import files
 from llavar.corpus import build as corpus
 from llavar.corpus.layout import LayoutSettings
 from llavar.corpus.teach import TemplateTeacher
@@ -171,9 +172,7 @@ def _same_run(
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{str(out)!r} is a file and a folder is needed; use another --out")
     out.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
-    aside.replace(path)
+    files.write_text(path, json.dumps(wanted, indent=1))
 
 
 def _earlier(path: Path) -> dict[str, object]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llavar import files
 from llavar.corpus import build as corpus
 from llavar.evals import run as evals
 from llavar.evals.metrics import transcription_counts
@@ -244,9 +245,7 @@ def write_result(shown: page.DemoReport, seconds: Mapping[str, float], path: Pat
         "seconds": round(sum(seconds.values()), 1),
         "steps": {name: round(value, 1) for name, value in seconds.items()},
     }
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    aside.replace(path)
+    files.write_text(path, json.dumps(document, indent=1) + "\n")
 
 
 def _scores(report: page.Report) -> dict[str, object]:

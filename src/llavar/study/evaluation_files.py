@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from llavar import files
 from llavar.errors import DataError
 from llavar.version import __version__
 
@@ -50,10 +51,7 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Written aside and renamed: a reader never sees half a file."""
-    aside = path.with_name(path.name + ".part")
     try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
+        files.write_text(path, text)
     except IsADirectoryError as error:
         raise DataError(f"{path} is a folder; name another --out") from error

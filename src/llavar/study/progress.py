@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from llavar import files
 from llavar.errors import DataError
 
 
@@ -70,9 +71,7 @@ class Watch:
         return sum(self.seconds.values())
 
     def _write(self) -> None:
-        aside = self._ledger.with_suffix(".part")
-        aside.write_text(json.dumps(self.seconds, indent=1), encoding="utf-8")
-        aside.replace(self._ledger)
+        files.write_text(self._ledger, json.dumps(self.seconds, indent=1))
 
 
 def _read(ledger: Path) -> dict[str, float]:

@@ -36,7 +36,13 @@ def watcher(model: Model, data: str, out: Path, say: Callable[[str], None]) -> W
         NotFoundError, DataError: the folder holds no questions, or one of them cannot be used.
     """
     asked, folder, metric = _own(Path(data), say) if data else _drawn(model, out)
-    setup = replace(setup_of(model.folder, model.tokenizer), transform=model.transform)
+    setup = replace(
+        setup_of(model.folder, model.tokenizer),
+        transform=model.transform,
+        tiles=model.tiles,
+        size=model.image_size,
+        image_tokens=model.image_tokens,
+    )
 
     def watch() -> Watched:
         # A generator of its own each time: the features that one remembers are those of an earlier step.
@@ -87,5 +93,5 @@ def _drawn(model: Model, out: Path) -> tuple[tuple[Question, ...], Path, str]:
     asked = [question for question in exam.questions if question.task is Task.VQA][:MOST]
     used = {question.image for question in asked}
     shown = {name: scene for name, scene in exam.scenes.items() if name in used}
-    drawn.write_pictures(shown, out / "watch", model.image_size)
+    drawn.write_pictures(shown, out / "watch", model.image_size * max(model.tiles.rows, model.tiles.columns))
     return tuple(asked), out / "watch", _METRIC

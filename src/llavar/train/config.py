@@ -16,6 +16,25 @@ class Precision(StrEnum):
     BF16 = "bf16"
 
 
+class Attention(StrEnum):
+    """What the decoder's attention is computed by. Rows of a pack see only themselves with each of them."""
+
+    AUTO = "auto"
+    """``varlen`` on a GPU in bf16 where torch has its kernel, else ``sdpa`` there; ``eager`` on a CPU."""
+    EAGER = "eager"
+    """Plain matrix products, which keep the scores."""
+    SDPA = "sdpa"
+    """torch's fused attention, with a mask of length x length over packed rows."""
+    FLEX = "flex"
+    """torch's FlexAttention, compiled, with a mask of blocks. It is not trained with on a CPU."""
+    VARLEN = "varlen"
+    """torch's attention for rows of different lengths, without a mask; row by row where it has no kernel."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Attention | None:
+        return cls.AUTO if value == "" else None  # as it was written before it had a name
+
+
 class Mean(StrEnum):
     """How the loss of a step is averaged: over supervised tokens, or over micro-batches (original)."""
 

@@ -51,8 +51,9 @@ class Load:
     """What has to be computed: rows of an epoch, tokens and pictures of a row, on average.
 
     ``longest`` are the tokens of the largest micro-batch, padding included, ``pictures_at_once`` its
-    pictures; ``answered`` is the share of tokens that are supervised. ``length`` are the tokens of one of its
-    sequences where attention keeps its scores (``eager``), 0 where it does not.
+    pictures, each view of one in tiles counted; ``answered`` is the share of tokens that are supervised.
+    ``length`` are the tokens of one of its sequences where attention keeps its scores (``eager``), 0 where it
+    does not.
     """
 
     rows: int

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llavar import files
 from llavar.models import _hf as hf
 from llavar.models import folder as folders
+from llavar.models.card import pictures_in_tiles
 from llavar.models.projector import Linear
 from llavar.models.projector_file import write_projector
 from llavar.models.shape import ProjectorLayout
@@ -65,9 +67,10 @@ def save_model(model: Model, out: Path, card: str, *, saved_as: SavedAs, trained
         layout=ProjectorLayout.FOLD if model.layout is ProjectorLayout.FOLD else None,
         transform=model.transform,
         norm=model.norm,
+        tiles=model.tiles,
         state=state,
     )
-    home.write_text(folder / CARD, card)
+    files.write_text(folder / CARD, card + pictures_in_tiles(model.tiles, model.image_size, model.transform))
     model.tokenizer.save(folder)
 
 
@@ -81,7 +84,9 @@ def _state(model: Model, trained: set[int]) -> tuple[dict[str, Tensor], torch.dt
     same = {
         key: stored
         for key, stored in weights.items()
-        if not key.startswith(_PROJECTOR) and id(parameters.get(names[key])) not in trained
+        if not key.startswith(_PROJECTOR)
+        and id(parameters.get(names[key])) not in trained
+        and stored.shape == tuple(state[names[key]].shape)  # else interpolated for another size of pictures
     }
     for key, tensor in folders.read_tensors(same).items():
         state[names[key]] = tensor

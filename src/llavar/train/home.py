@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
+from llavar import files
 from llavar.errors import ConfigError, StorageError
 from llavar.records import Reject
 
@@ -24,6 +25,7 @@ LOG = "metrics.jsonl"
 MODEL = "model"
 PROJECTOR = "mm_projector.bin"
 REJECTS = "rejects.jsonl"
+HELD_OUT_REJECTS = "validation_rejects.jsonl"
 START = "start"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -96,17 +98,7 @@ def has_begun(out: Path) -> bool:
     return (log.is_file() and log.stat().st_size > 0) or any((out / CHECKPOINTS).glob("*.pt"))
 
 
-def write_rejects(rejects: Iterable[Reject], out: Path) -> None:
+def write_rejects(rejects: Iterable[Reject], path: Path) -> None:
     """One JSON object a line, replacing those of an earlier start."""
     lines = [json.dumps(asdict(reject), ensure_ascii=False) + "\n" for reject in rejects]
-    write_text(out / REJECTS, "".join(lines))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file aside and rename it."""
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    files.write_text(path, "".join(lines))

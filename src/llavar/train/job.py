@@ -19,9 +19,12 @@ from typing import Any, Protocol
 
 import torch
 
+from llavar import files
 from llavar.data.collate import Batch
 from llavar.data.vision import Pixels
 from llavar.errors import ConfigError, ModelError
+from llavar.images import WHOLE
+from llavar.models._hf_training import attention_of, recompute
 from llavar.models.shape import LlavaShape
 from llavar.train import export, home, material, story
 from llavar.train.config import LoopConfig, Precision, StageConfig
@@ -96,16 +99,16 @@ def run(
         trained = freeze_all_but(objective.parts(), job.stage.parts)
         tell(story.parts_table(objective.parts(), job.stage))
         _place(model, objective, job.stage, world)
-        held_out = _held_out(job, model, world, tell)
+        held_out = _held_out(job, model, out, world, tell, workers)
 
         epoch = objective.epoch_plan()
         loop = job.stage.loop(steps=_steps(job.stage, epoch), tags=_tags(job, model, rows))
         tell(story.plan(epoch, loop, job.stage, world.size))
 
         if not export.is_finished(out):
-            expected = _rehearse(objective, loop, job, epoch, world, tell)
+            expected = _rehearse(objective, loop, job, epoch, world, tell, workers)
             if world.first:
-                home.write_text(out / home.EXPECTED, json.dumps(asdict(expected), indent=1) + "\n")
+                files.write_text(out / home.EXPECTED, json.dumps(asdict(expected), indent=1) + "\n")
 
         with _tracked(job, out, world, tell) as trackers:
 
@@ -175,10 +178,17 @@ def _determinism(wanted: bool) -> Generator[None]:
     if wanted:  # read when the first product is computed
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(wanted or before, warn_only=True)
+    kernels = torch.backends.cuda
+    fused = (kernels.flash_sdp_enabled(), kernels.mem_efficient_sdp_enabled())
+    if wanted and torch.cuda.is_available():  # where torch only warns, their gradients keep their free order
+        kernels.enable_flash_sdp(False)
+        kernels.enable_mem_efficient_sdp(False)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+        kernels.enable_flash_sdp(fused[0])
+        kernels.enable_mem_efficient_sdp(fused[1])
 
 
 # What it starts from.
@@ -191,15 +201,21 @@ def _load(job: Job, out: Path, world: World, tell: Say) -> Model:
         if world.first:
             _start(job, out)
     with world.together():
-        return material.load_model(
+        model = material.load_model(
             _start(job, out),
             projector=job.projector,
             conversation=job.conversation,
             transform=job.transform,
+            tiles=job.tiles,
+            tower_size=job.tower_size,
             feature_layer=job.feature_layer,
             attention=job.attention,
+            precision=job.stage.precision,
+            deterministic=job.deterministic,
             seed=job.stage.seed,
         )
+        material.check_pictures(model, job.stage.max_length, "--max-length")
+        return model
     raise AssertionError("together ends the run where loading fails")
 
 
@@ -216,14 +232,17 @@ def _read(job: Job, model: Model, out: Path, world: World, tell: Say, workers: i
     with world.together():
         if world.first:
             rows = _rows(job, job.data, model, workers)
-            home.write_rejects(rows.rejects, out)
-            tell(
-                story.rows(len(rows.encoded), rows.tokens, rows.rejects, rows.supervised, out / home.REJECTS)
-            )
+            _report(rows, out / home.REJECTS, tell)
             tell(story.indexed(rows.indexed, rows.measured))
     with world.together():
         return rows if rows is not None else _rows(job, job.data, model, workers)
     raise AssertionError("together ends the run where reading fails")
+
+
+def _report(rows: Rows, rejects: Path, tell: Say) -> None:
+    """Write down what was left out, and say how much that is and what is left."""
+    home.write_rejects(rows.rejects, rejects)
+    tell(story.rows(len(rows.encoded), rows.tokens, rows.rejects, rows.supervised, rejects))
 
 
 def _rows(job: Job, data: tuple[str, ...], model: Model, workers: int) -> Rows:
@@ -250,7 +269,9 @@ def _objective(job: Job, model: Model, rows: Rows, world: World, workers: int = 
         seed=stage.seed,
     )
     shape = shape_of(model.module)
-    pictures = Pixels(rows.pictures, transform=model.transform, size=model.image_size, norm=model.norm)
+    pictures = Pixels(
+        rows.pictures, transform=model.transform, size=model.image_size, norm=model.norm, tiles=model.tiles
+    )
     return InstructionObjective(
         model.module,
         rows.encoded,
@@ -280,21 +301,24 @@ def _place(model: Model, objective: InstructionObjective, stage: StageConfig, wo
             for parameter in parameters.values() if part not in (*stage.parts, PROJECTOR) else ():
                 parameter.data = parameter.data.to(torch.bfloat16)
     if stage.recompute:
-        module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        recompute(module)
     module.to(world.device)
 
 
 # What is looked at meanwhile.
 
 
-def _held_out(job: Job, model: Model, world: World, tell: Say) -> InstructionObjective | None:
+def _held_out(
+    job: Job, model: Model, out: Path, world: World, tell: Say, workers: int
+) -> InstructionObjective | None:
     """The rows that are validated on, as an objective that is never trained."""
     if not job.validate:
         return None
     tell(f"Reading {', '.join(job.validate)} to validate on ...")
     with world.together():
-        rows = _rows(job, job.validate, model, workers=0)
-        tell(f"{len(rows.encoded):,} rows held out, {len(rows.rejects)} left out of them.")
+        rows = _rows(job, job.validate, model, workers)
+        if world.first:
+            _report(rows, out / home.HELD_OUT_REJECTS, tell)
         share = replace(job.stage, batch=job.stage.micro_batch * world.size)
         return _objective(replace(job, stage=share), model, rows, world)
     raise AssertionError("together ends the run where reading fails")
@@ -368,8 +392,14 @@ def _tags(job: Job, model: Model, rows: Rows) -> dict[str, str]:
         "rows": rows.digest,
         "model": material.identity_of(model.folder),
         "feed": f"{stage.batch}/{stage.micro_batch}/{stage.max_length}/{stage.packing}/{stage.like_lengths}",
-        "pictures": model.transform.value,
+        "pictures": model.transform.value + _resolution(job, model),
     }
+
+
+def _resolution(job: Job, model: Model) -> str:
+    """Nothing where pictures are seen whole at the size that the tower came with."""
+    tiles = "" if model.tiles == WHOLE else f" {model.tiles}"
+    return tiles + (f" {job.tower_size}" if job.tower_size else "")
 
 
 def _rehearse(
@@ -379,6 +409,7 @@ def _rehearse(
     epoch: EpochPlan,
     world: World,
     tell: Say,
+    workers: int,
 ) -> Expected:
     """The largest micro-batch and a few steps first: what cannot fit fails now, and the rest is foretold."""
     step, number = epoch.longest
@@ -406,14 +437,16 @@ def _rehearse(
             f"the largest micro-batch ({epoch.most} tokens) does not fit into the memory of {world.device}; "
             "lower --micro-batch or --max-length, or add --recompute"
         ) from error
-    whole = tried.whole(epoch.padded * loop.steps / epoch.steps)
+    # They make batches only where they find a core: on two cores that is one, or the model would wait.
+    helping = min(workers, max(1, (os.cpu_count() or 1) // world.size - 1))
+    whole = tried.whole(epoch.padded * loop.steps / epoch.steps, helping)
     tell(story.rehearsed(tried, whole, world.device.type))
     return Expected(seconds=whole, peak=tried.peak, model=needed.total if needed else None)
 
 
 def _keeps_scores(model: Any) -> bool:
     """Whether attention is computed in the open, and so its scores are kept for the backward pass."""
-    return getattr(model.config, "_attn_implementation", "") == "eager"
+    return attention_of(model) == "eager"
 
 
 def _some_steps(

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from llavar import files
 from llavar.errors import DataError
 from llavar.train.world import World
 
@@ -185,9 +186,7 @@ def rewind(path: Path, step: int) -> int:
     entries = read(path)
     kept = [entry for entry in entries if entry["step"] <= step]
     if path.exists():
-        aside = path.with_suffix(".partial")
-        aside.write_text("".join(_line(entry) for entry in kept), encoding="utf-8")
-        aside.replace(path)
+        files.write_text(path, "".join(_line(entry) for entry in kept))
     return kept[-1]["step"] if kept else -1
 
 

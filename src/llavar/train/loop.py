@@ -124,8 +124,8 @@ def fit(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsed:
     """What a dry run told: seconds of the largest micro-batch, and of whole steps by ``tokens``, of all
-    processes and with padding. ``waited`` of those went into making batches. ``peak`` is the most memory that
-    was held meanwhile, in bytes.
+    processes and with padding. ``waited`` of those went into making batches, all in this process. ``peak`` is
+    the most memory that was held meanwhile, in bytes.
     """
 
     largest: float
@@ -134,9 +134,15 @@ class Rehearsed:
     tokens: int
     peak: int
 
-    def whole(self, tokens: float) -> float:
-        """Seconds for a run of so many tokens."""
-        return self.seconds / max(self.tokens, 1) * tokens
+    def whole(self, tokens: float, workers: int = 0) -> float:
+        """Seconds for a run of so many tokens whose batches ``workers`` processes make ahead, 0 for none.
+
+        What they make while the model computes costs no time; only where they are the slower ones it does.
+        """
+        seconds = self.seconds
+        if workers:
+            seconds = max(self.seconds - self.waited, self.waited / workers)
+        return seconds / max(self.tokens, 1) * tokens
 
 
 def rehearse(
@@ -151,7 +157,8 @@ def rehearse(
     """Compute the micro-batch ``largest`` and then whole ``steps``, until ``enough`` seconds have passed.
 
     The updates are made at a rate of 0, so that nothing is learned; what a run needs most memory for is so
-    tried before its first step.
+    tried before its first step. The first of ``steps`` is not counted where others follow: gradients and
+    moments come to be in it, and memory is fetched, which later ones find. At least two are counted.
     """
     parts = objective.parts()
     trained = freeze_all_but(parts, config.parts)
@@ -166,7 +173,10 @@ def rehearse(
             before = time.monotonic()
             _try(objective, [largest], config, trained)
             first = time.monotonic() - before
-    for prepare in steps:
+    for number, prepare in enumerate(steps):
+        if number == 1:
+            seconds = waited = 0.0
+            tokens = 0
         before = time.monotonic()
         with world.together():
             batches = prepare()
@@ -181,7 +191,7 @@ def rehearse(
         optimizer.zero_grad(set_to_none=True)
         seconds += time.monotonic() - before
         tokens += int(world.totals([float(own)])[0])
-        if world.totals([seconds])[0] / world.size > enough:
+        if number >= 2 and world.totals([seconds])[0] / world.size > enough:
             break
     optimizer.zero_grad(set_to_none=True)
     peak = memory.peak(world.device)

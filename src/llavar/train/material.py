@@ -22,18 +22,21 @@ from llavar.data.rows import Encoder, LazyRows, Measured, measure
 from llavar.data.source import RowError
 from llavar.data.vision import unusable_names
 from llavar.errors import ConfigError, ModelError, NotFoundError
-from llavar.images import CLIP, Norm, Transform
+from llavar.images import CLIP, WHOLE, Norm, Tiles, Transform
 from llavar.models import _hf as hf
 from llavar.models import folder as folders
 from llavar.models import projector as projectors
+from llavar.models._hf_training import is_tried
+from llavar.models.attention import has_kernel
 from llavar.models.build import build
-from llavar.models.processor import read_norm
+from llavar.models.processor import read_norm, read_tiles
 from llavar.models.projector_file import read_projector
+from llavar.models.resolution import check_room, resize_tower
 from llavar.models.shape import ProjectorLayout
 from llavar.models.tokenizer import TextTokenizer, load_tokenizer
 from llavar.records import Reject
 from llavar.train import home
-from llavar.train.config import Policy
+from llavar.train.config import Attention, Policy, Precision
 
 RANDOM = "random"
 """Names a projector that begins anew."""
@@ -44,7 +47,8 @@ class Model:
     """A stock Llava model in fp32, ready to train, with what belongs to it.
 
     ``layout`` is how its projector was kept; while it is trained that is ``identity`` or ``mlp``.
-    ``template`` is what rows are written in, ``transform`` how pictures become square.
+    ``template`` is what rows are written in, ``transform`` how pictures become square; each gives
+    ``tiles.views`` inputs of the tower, of ``image_size`` pixels and ``image_tokens`` tokens.
     """
 
     module: Any
@@ -56,6 +60,7 @@ class Model:
     image_tokens: int
     image_size: int
     norm: Norm = CLIP
+    tiles: Tiles = WHOLE
 
 
 def start_of(
@@ -96,11 +101,18 @@ def load_model(
     projector: str = "",
     conversation: str = "",
     transform: Transform | None = None,
+    tiles: Tiles | None = None,
+    tower_size: int = 0,
     feature_layer: int | None = None,
-    attention: str = "",
+    attention: Attention = Attention.AUTO,
+    precision: Precision = Precision.FP32,
+    deterministic: bool = False,
     seed: int = 0,
 ) -> Model:
     """A whole Llava model, with another projector where one is named.
+
+    ``tiles`` stand in for those of the folder; a ``tower_size`` in pixels interpolates the positions of its
+    tower. ``precision`` and ``deterministic`` are how it will be trained: not every attention goes with them.
 
     Raises:
         NotFoundError, FetchError: there is no such model or projector.
@@ -108,7 +120,7 @@ def load_model(
         ConfigError: a setting does not go with this model.
     """
     folder = folders.resolve(name)
-    module: Any = hf.load_llava(folder, attention=attention or _fastest_attention())
+    module: Any = hf.load_llava(folder, attention=attention_for(attention, precision, deterministic))
     hf.disable_cache(module)
     layout = hf.projector_layout(module)
     if layout is ProjectorLayout.FOLD:
@@ -118,13 +130,15 @@ def load_model(
         layout = layout or ProjectorLayout.IDENTITY
     if feature_layer is not None:
         _set_layer(module, feature_layer)
+    if tower_size:
+        resize_tower(module, tower_size)
     tokenizer = load_tokenizer(folder)
     asked = chat.get(conversation) if conversation else tokenizer.template()
     if conversation:
         source = chat.jinja_source(asked, start_end=tokenizer.has_start_end)
         tokenizer = replace(tokenizer, chat_template=source)
     vision = module.config.vision_config
-    return Model(
+    model = Model(
         module=module.train(),
         folder=folder,
         tokenizer=tokenizer,
@@ -134,12 +148,43 @@ def load_model(
         image_tokens=hf.image_tokens(module),
         image_size=vision.image_size,
         norm=read_norm(folder),
+        tiles=read_tiles(folder) if tiles is None else tiles,
     )
+    positions = module.config.text_config.max_position_embeddings
+    check_pictures(model, positions, "the context of its decoder")
+    return model
 
 
-def _fastest_attention() -> str:
-    # On a CPU and at the lengths of small models, plain matrix products beat the fused attention.
-    return "sdpa" if torch.cuda.is_available() else "eager"
+def check_pictures(model: Model, limit: int, what: str) -> None:
+    """Raises ConfigError where a picture as ``model`` sees it fills the ``limit`` tokens of ``what``."""
+    patch = model.module.config.vision_config.patch_size
+    check_room(model.tiles, model.image_tokens, limit, size=model.image_size, patch=patch, what=what)
+
+
+def attention_for(asked: Attention, precision: Precision, deterministic: bool = False) -> str:
+    """What a model is trained with on this machine where ``asked`` is wanted.
+
+    Raises:
+        ConfigError: it cannot be trained with here.
+    """
+    on_gpu = torch.cuda.is_available()
+    if asked is Attention.FLEX and not on_gpu:
+        raise ConfigError(
+            "attention flex cannot train on a CPU, where torch has no backward pass for it; "
+            "choose eager, sdpa or varlen"
+        )
+    if asked is Attention.VARLEN and on_gpu and deterministic:
+        raise ConfigError(
+            "the gradients of attention varlen are summed in any order on a GPU; "
+            "choose sdpa or eager, or leave --deterministic out"
+        )
+    if asked is not Attention.AUTO:
+        return asked.value
+    if not on_gpu:
+        # At the lengths of small models, plain matrix products beat the fused attention on a CPU.
+        return Attention.EAGER.value
+    fits = precision is Precision.BF16 and not deterministic and has_kernel() and is_tried()
+    return (Attention.VARLEN if fits else Attention.SDPA).value
 
 
 def _set_layer(module: Any, layer: int) -> None:
@@ -314,6 +359,7 @@ def encoder_of(model: Model, max_length: int) -> Encoder:
         f"{tokenizer.bos}\n{tokenizer.backend.to_str()}",
         model.template,
         image_tokens=model.image_tokens,
+        views=model.tiles.views,
         start_end=tokenizer.has_start_end,
         max_length=max_length,
         unknown=tokenizer.unk_id,

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from llavar import files
 from llavar.errors import DataError
 
 
@@ -84,9 +85,7 @@ def read(path: Path) -> list[Tick]:
 def rewind(path: Path, step: int) -> None:
     """Drop what was logged after ``step``, because those steps are about to be done again."""
     kept = [tick for tick in read(path) if tick.step <= step]
-    aside = path.with_suffix(".partial")
-    aside.write_text("".join(json.dumps(asdict(tick)) + "\n" for tick in kept), encoding="utf-8")
-    aside.replace(path)
+    files.write_text(path, "".join(json.dumps(asdict(tick)) + "\n" for tick in kept))
 
 
 class Owed(NamedTuple):

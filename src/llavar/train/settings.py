@@ -7,10 +7,11 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from llavar import files
 from llavar.errors import ConfigError, LlavarError, NotFoundError
-from llavar.images import Transform
+from llavar.images import Tiles, Transform
 from llavar.train import home, story
-from llavar.train.config import Policy, StageConfig
+from llavar.train.config import Attention, Policy, StageConfig
 from llavar.train.export import SavedAs
 from llavar.train.track import Kind
 
@@ -20,11 +21,12 @@ class Job:
     """A stage, and what it is done with.
 
     ``model`` is the folder or the hub id of a whole Llava; ``projector`` a run, a model folder, an
-    ``mm_projector.bin`` or ``random``, in place of its own. ``conversation``, ``transform`` and
-    ``feature_layer`` stand in for what the model folder says. ``peak_tflops`` is what one device can do, for
-    the log (0: unknown). ``validate`` are files of held-out rows, of which the loss is computed every
-    ``validate_every`` steps; every ``watch_every`` steps (0: never) the model is asked the questions of the
-    folder ``watch_data``, or of pictures that are drawn for it. ``track`` are trackers besides the log.
+    ``mm_projector.bin`` or ``random``, in place of its own. ``conversation``, ``transform``, ``tiles``,
+    ``tower_size`` (pixels; 0: its own) and ``feature_layer`` stand in for what the model folder says.
+    ``peak_tflops`` is what one device can do, for the log (0: unknown). ``validate`` are files of held-out
+    rows, of which the loss is computed every ``validate_every`` steps; every ``watch_every`` steps (0: never)
+    the model is asked the questions of the folder ``watch_data``, or of pictures that are drawn for it.
+    ``track`` are trackers besides the log.
     """
 
     stage: StageConfig
@@ -36,8 +38,10 @@ class Job:
     projector: str = ""
     conversation: str = ""
     transform: Transform | None = None
+    tiles: Tiles | None = None
+    tower_size: int = 0
     feature_layer: int | None = None
-    attention: str = ""
+    attention: Attention = Attention.AUTO
     bad_rows: Policy = Policy.STOP
     bad_images: Policy = Policy.STOP
     saved_as: SavedAs = SavedAs.STORED
@@ -54,8 +58,8 @@ class Job:
             raise ConfigError("no model is named; give --model a model folder or a hub id")
         if not self.data:
             raise ConfigError("no data is named; give --data at least one file of rows")
-        if self.attention not in ("", "eager", "sdpa"):
-            raise ConfigError(f"attention is {self.attention!r}; give eager or sdpa, or nothing to choose")
+        if self.tower_size < 0:
+            raise ConfigError(f"tower_size is {self.tower_size}; give pixels, or 0 for the tower's own")
         if not 0 <= self.peak_tflops < 1e6:
             raise ConfigError(f"peak_tflops is {self.peak_tflops}; an H100 has 989 in bf16, and 0 is unknown")
         if self.validate_every < 0 or self.watch_every < 0:
@@ -86,7 +90,7 @@ def record(job: Job, out: Path) -> None:
         )
     if home.has_begun(out):
         raise ConfigError(f"{out} holds checkpoints or a log, and no {home.CONFIG}; use another --out")
-    home.write_text(path, _adapter().dump_json(job, indent=1).decode() + "\n")
+    files.write_text(path, _adapter().dump_json(job, indent=1).decode() + "\n")
 
 
 def read_job(out: Path) -> Job:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,7 +61,8 @@ class Trackers:
     def _each(self, what: str, do: Callable[[Tracker], None]) -> None:
         for kind, tracker in list(self._of.items()):
             try:
-                do(tracker)
+                with redirect_stdout(sys.stderr):  # what they tell people is no result of ours
+                    do(tracker)
             except Exception as error:  # noqa: BLE001 - a service may fail in any way, and training goes on
                 del self._of[kind]
                 reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -93,7 +95,8 @@ def _open(kind: Kind, out: Path, settings: Mapping[str, object]) -> Tracker:
         Kind.TRACKIO: _Trackio,
     }
     try:
-        return makers[kind](out, settings)
+        with redirect_stdout(sys.stderr):
+            return makers[kind](out, settings)
     except MissingExtraError:
         raise
     except Exception as error:

@@ -8,6 +8,7 @@ from typing import cast
 from llavar import chat
 from llavar.errors import LlavarError
 from llavar.generate.local import setup_of
+from llavar.images import WHOLE, Tiles
 from llavar.models import _hf as hf
 from llavar.models import folder as folders
 from llavar.models.processor import has_class_token
@@ -35,13 +36,18 @@ def stock_findings(case: Case) -> Iterator[Finding]:
         setup = setup_of(case.folder, tokenizer)
         yield ok(
             "use",
-            f"conversation {setup.template.name}, image transform {setup.transform}, {setup.image_tokens} "
-            f"tokens a picture, at most {setup.max_positions} in all",
+            f"conversation {setup.template.name}, image transform {setup.transform}, "
+            f"{setup.image_tokens * setup.tiles.views} tokens a picture{_tiled(setup.tiles)}, at most "
+            f"{setup.max_positions} in all",
         )
     except LlavarError as error:
         yield from_error("use", error)
     if own is not None:
         yield from self_test(case, tokenizer)
+
+
+def _tiled(tiles: Tiles) -> str:
+    return "" if tiles == WHOLE else f" (an overview and {tiles} tiles)"
 
 
 def _agrees(case: Case) -> Iterator[Finding]:

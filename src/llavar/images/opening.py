@@ -1,16 +1,9 @@
-"""Open pictures safely, and turn them into the arrays that a vision tower takes.
-
-A picture file is hostile input: :func:`open_image` answers with an RGB picture or with one sentence, for
-every file. The three transforms are those of the original, under one name each (:class:`Transform`);
-:func:`pixels` is bit-identical to them. No torch here: numpy arrays go out.
-"""
+"""Open a picture file, which is hostile input: an RGB picture comes, or one sentence, for every file."""
 
 from __future__ import annotations
 
-import base64
 import importlib
 import io
-import math
 import os
 import struct
 import threading
@@ -18,8 +11,6 @@ import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from enum import StrEnum
-from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,11 +19,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from llavar.errors import ConfigError, ImageError, NotFoundError
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-PAD_COLOUR = (122, 116, 104)
-"""The CLIP mean as whole 8-bit numbers, which the original's padding uses."""
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 """What :func:`open_image` opens: a path, the bytes of a file, or an open binary file."""
@@ -67,10 +53,6 @@ _UPRIGHT: Mapping[int, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_MOST_SIZE = 4096
-_MOST_CANVAS = 400_000_000
-_MOST_RESIZED = 100_000_000
-_STRIP = 256
 
 _warnings_lock = threading.Lock()
 
@@ -93,38 +75,6 @@ class Limits:
 
 
 _LIMITS = Limits()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Norm:
-    """Mean and deviation of each channel, of values from 0 to 1, that a tower was trained with: CLIP's."""
-
-    mean: tuple[float, float, float] = CLIP_MEAN
-    std: tuple[float, float, float] = CLIP_STD
-
-    @property
-    def colour(self) -> tuple[int, int, int]:
-        """The mean as whole 8-bit numbers, with which ``pad`` fills; CLIP's is :data:`PAD_COLOUR`."""
-        red, green, blue = (int(value * 255) for value in self.mean)
-        return red, green, blue
-
-
-CLIP = Norm()
-SIGLIP = Norm(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-
-
-class Transform(StrEnum):
-    """How a picture of any shape becomes a square one."""
-
-    PAD = "pad"
-    """Centred on a square of the mean colour, then resized (the original's training)."""
-    FIT = "fit"
-    """Long side to the size, top left on black (its text-VQA and MME evaluation: ``resize_image``)."""
-    CROP = "crop"
-    """Short side to the size, centre cropped (CLIP's own: web page, COCO questions)."""
-
-
-# ---------------------------------------------------------------------------------------------- opening
 
 
 def open_image(
@@ -350,147 +300,3 @@ def _to_8_bits(values: NDArray[np.float32]) -> NDArray[np.uint8]:
 def _quoted(path: str) -> str:
     """A path for a sentence: control characters escaped, and its end kept if it is long."""
     return repr(path if len(path) <= 200 else "..." + path[-197:])
-
-
-# ------------------------------------------------------------------------------------------- transforms
-
-
-def pixels(
-    image: Source | Image.Image,
-    *,
-    transform: str | Transform,
-    size: int,
-    norm: Norm = CLIP,
-    limits: Limits = _LIMITS,
-    exif: bool = True,
-) -> NDArray[np.float32]:
-    """What the vision tower takes: float32 of shape (3, size, size), normalised by the tower's constants.
-
-    Bit-identical to the original (``pad`` of train.py, ``fit`` = ``resize_image`` of mme_eval.py, ``crop`` =
-    CLIPImageProcessor). ``limits`` and ``exif`` apply if a file is opened, see :func:`open_image`.
-    """
-    seen = view(image, transform=transform, size=size, norm=norm, limits=limits, exif=exif)
-    return normalize(seen, norm)
-
-
-def view(
-    image: Source | Image.Image,
-    *,
-    transform: str | Transform,
-    size: int,
-    norm: Norm = CLIP,
-    limits: Limits = _LIMITS,
-    exif: bool = True,
-) -> Image.Image:
-    """The picture as the model sees it: RGB, ``size`` x ``size`` pixels, before the normalisation."""
-    chosen = _transform(transform)
-    if not 1 <= size <= _MOST_SIZE:
-        raise ConfigError(f"The image size is {size}; give the tower's, 1 to {_MOST_SIZE} pixels.")
-    rgb = to_rgb(image) if isinstance(image, Image.Image) else open_image(image, limits=limits, exif=exif)
-    if chosen is Transform.PAD:
-        return _pad(rgb, size, norm.colour)
-    elif chosen is Transform.FIT:
-        return _fit(rgb, size)
-    return _crop(rgb, size)
-
-
-def normalize(picture: Image.Image, norm: Norm = CLIP) -> NDArray[np.float32]:
-    """RGB of (width, height) as float32 of shape (3, height, width), by the tower's mean and deviation."""
-    table, values = _table(norm), np.asarray(picture)
-    return np.stack([table[channel][values[..., channel]] for channel in range(3)])
-
-
-def data_uri(image: Image.Image, *, max_side: int = 512, quality: int | None = 85) -> str:
-    """A picture as a ``data:`` URI for a self-contained page, at most ``max_side`` pixels on its longer side.
-
-    JPEG of that ``quality`` (1 to 95), or lossless PNG if it is None (small pictures whose pixels matter).
-    """
-    if max_side < 1 or (quality is not None and not 1 <= quality <= 95):
-        raise ConfigError(
-            f"max_side is {max_side} and quality {quality}; give at least 1, and 1 to 95 or None for PNG."
-        )
-    small, buffer = to_rgb(image), io.BytesIO()
-    small.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-    kind = "png" if quality is None else "jpeg"
-    # Full chroma resolution: coloured text frays without it.
-    options = {"optimize": True} if quality is None else {"quality": quality, "subsampling": 0}
-    small.save(buffer, format=kind, **options)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-
-
-def _transform(name: str) -> Transform:
-    try:
-        return Transform(name)
-    except ValueError as error:
-        raise ConfigError(
-            f"The image transform is {name!r} and must be one of {', '.join(Transform)} "
-            "(the original's 'square' is crop, its 'resize_image' is fit)."
-        ) from error
-
-
-def _pad(image: Image.Image, size: int, colour: tuple[int, int, int]) -> Image.Image:
-    """``expand2square`` of the original, then CLIP's resize, without the large square in memory.
-
-    Pillow resamples rows first and columns then, with 8 bits in between; doing the rows strip by strip gives
-    the same pixels. Squares of more than :data:`_MOST_CANVAS` pixels would take minutes: those pictures are
-    brought near the final size first, which changes nothing that can be seen.
-    """
-    side = max(image.size)
-    if side * side > _MOST_CANVAS:
-        image = image.resize(_scaled(image.size, 4 * size / side), Image.Resampling.BICUBIC)
-        side = max(image.size)
-    left, top = (side - image.width) // 2, (side - image.height) // 2
-    narrow = Image.new("RGB", (size, side))
-    for y in range(0, side, _STRIP):
-        strip = Image.new("RGB", (side, min(_STRIP, side - y)), colour)
-        strip.paste(image, (left, top - y))
-        narrow.paste(strip.resize((size, strip.height), Image.Resampling.BICUBIC), (0, y))
-    return narrow.resize((size, size), Image.Resampling.BICUBIC)
-
-
-def _fit(image: Image.Image, size: int) -> Image.Image:
-    """``resize_image`` of the original; a side that it would round down to nothing keeps one pixel."""
-    # The quotient first, then one more rounding: 380 / 570 gives 224 this way, and 223 by a scale factor.
-    ratio = image.width / image.height
-    shape = (size, max(1, int(size / ratio))) if ratio > 1 else (max(1, int(size * ratio)), size)
-    square = Image.new("RGB", (size, size))
-    square.paste(image.resize(shape, Image.Resampling.BICUBIC), (0, 0))
-    return square
-
-
-def _crop(image: Image.Image, size: int) -> Image.Image:
-    """CLIP's own: short side to ``size``, then the centre.
-
-    Of very long pictures (at size 336 beyond 885 to 1) only the middle is resized, or else a line of
-    100,000 x 1 pixels would become one of 33,600,000 x 336.
-    """
-    short = min(image.size)
-    if size * size * max(image.size) > _MOST_RESIZED * short:
-        image = _centre(image, min(image.width, 8 * short), min(image.height, 8 * short))
-    width, height = image.size
-    long = int(size * max(image.size) / short)
-    resized = image.resize((size, long) if width <= height else (long, size), Image.Resampling.BICUBIC)
-    return _centre(resized, size, size)
-
-
-def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
-
-
-def _scaled(size: tuple[int, int], factor: float) -> tuple[int, int]:
-    return max(1, math.floor(size[0] * factor)), max(1, math.floor(size[1] * factor))
-
-
-@cache
-def _table(norm: Norm) -> NDArray[np.float32]:
-    """The normalised value of each 8-bit one, shape (3, 256), in the original's order of roundings.
-
-    Times 1/255 in float64, rounded to float32; then minus mean and divided by deviation, both in float32
-    (transformers.image_transforms: rescale, normalize).
-    """
-    scaled = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
-    mean = np.array(norm.mean, dtype=np.float32)[:, None]
-    table = (scaled[None] - mean) / np.array(norm.std, dtype=np.float32)[:, None]
-    table.setflags(write=False)
-    return table

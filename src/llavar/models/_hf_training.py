@@ -1,0 +1,134 @@
+# pyright: basic
+"""What training asks of a stock model: which attention it computes with, and what it keeps meanwhile.
+
+Beside :mod:`llavar.models._hf`, of which this is a part, nothing else touches transformers' internals.
+``eager``, ``sdpa`` and ``flex`` are transformers' own. ``varlen`` is registered with its attention interface
+here: packed rows go through :mod:`llavar.models.attention` without a mask, anything else (a cache, a mask,
+the tower) through ``sdpa``.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+from typing import Any
+
+from torch import Tensor, nn
+
+from llavar.errors import ConfigError
+from llavar.models.attention import Borders, borders, packed_attention
+
+VARLEN = "llavar_varlen"
+"""``varlen`` as transformers knows it, once it is registered."""
+
+_NAMES = {"eager": "eager", "sdpa": "sdpa", "flex": "flex_attention", "varlen": VARLEN}
+_TRIED = ((5, 17), (5, 23))
+"""The versions of transformers between which ``varlen`` and ``flex`` are tested."""
+
+
+def implementation(name: str) -> Any:
+    """What transformers calls the attention ``name``: eager, sdpa, flex, varlen, or a name of its own.
+
+    A string, or a dict of one for each nested configuration.
+
+    With ``flex`` and ``varlen`` only the decoder computes so; a tower, which looks at all of a picture at
+    once, computes with ``sdpa``.
+
+    Raises:
+        ConfigError: the installed transformers is one that ``flex`` or ``varlen`` was not tried with.
+    """
+    given = _NAMES.get(name, name)
+    if name not in ("flex", "varlen"):
+        return given
+    _require_tried(name)
+    if name == "varlen":
+        _register()
+    return {"": "sdpa", "vision_config": "sdpa", "text_config": given}
+
+
+def is_tried() -> bool:
+    """Whether ``varlen`` and ``flex`` are tested with the installed transformers."""
+    numbers = tuple(int(part) for part in re.findall(r"\d+", metadata.version("transformers"))[:2])
+    return _TRIED[0] <= numbers <= _TRIED[1]
+
+
+def _require_tried(name: str) -> None:
+    if not is_tried():
+        version = metadata.version("transformers")
+        low, high = (".".join(map(str, bound)) for bound in _TRIED)
+        raise ConfigError(
+            f"attention {name} is tested with transformers {low} to {high} and {version} is installed, whose "
+            "masks may be others; choose sdpa or eager, or install one of these"
+        )
+
+
+def attention_of(model: nn.Module) -> str:
+    """The attention of the decoder of a stock model, as :func:`implementation` takes it; '' if unknown."""
+    config: Any = getattr(model, "config", None)
+    text = getattr(config, "text_config", config)
+    held = str(getattr(text, "_attn_implementation", None) or "")
+    return next((name for name, given in _NAMES.items() if given == held), held)
+
+
+def row_arguments(model: nn.Module, positions: Tensor) -> dict[str, Any]:
+    """What the decoder is told about the rows of packs besides ``positions`` (packs, length).
+
+    Borders are found once for all layers; implementations other than ``varlen`` find them on their own.
+    """
+    return {"rows": borders(positions)} if attention_of(model) == "varlen" else {}
+
+
+def recompute(model: Any) -> None:
+    """Compute activations of a stock model a second time in the backward pass instead of keeping them."""
+    options = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):  # its name since 5.22
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+
+
+def _register() -> None:
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(VARLEN, _attend)
+    AttentionMaskInterface.register(VARLEN, _mask)
+
+
+def _mask(**given: Any) -> Tensor | None:
+    """None for packed rows: their borders say it all. What has a cache or padding gets the mask of sdpa."""
+    from transformers.masking_utils import sdpa_mask
+
+    if given.get("attention_mask") is None and given["q_length"] == given["kv_length"]:
+        return None
+    return sdpa_mask(**given)
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    rows: Borders | None = None,
+    position_ids: Tensor | None = None,
+    **more: Any,
+) -> tuple[Tensor, None]:
+    """An attention function as transformers' interface wants it: (batch, heads, length, width) each."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    causal = more.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    if attention_mask is not None or not causal or query.shape[2] != key.shape[2]:
+        given = {**more, "scaling": scaling, "dropout": dropout, "position_ids": position_ids}
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **given)
+    if dropout:
+        raise ConfigError(
+            f"attention varlen has no dropout and the model asks for {dropout}; choose --attention sdpa"
+        )
+    if rows is None:
+        if position_ids is None:
+            raise ConfigError("attention varlen needs the positions of its tokens; choose --attention sdpa")
+        rows = borders(position_ids.expand(query.shape[0], -1))
+    return packed_attention(query, key, value, rows, scale=scaling), None
