@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from llavar.cli.arguments import Commands
 from llavar.cli.convert_build import add_build
+from llavar.cli.convert_export import add_export
 
 if TYPE_CHECKING:
     from llavar.models import delta, lora
@@ -289,6 +290,7 @@ _VERBS: tuple[Callable[[Commands], None], ...] = (
     _add_make_delta,
     _add_merge_lora,
     add_build,
+    lambda verbs: add_export(verbs, _size, _bar),
 )
 """In the order in which ``--help`` lists them; another one is added here."""
 

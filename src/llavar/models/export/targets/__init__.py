@@ -1,0 +1,1 @@
+"""One module for each engine or place; each has an object ``TARGET``."""
