@@ -116,6 +116,69 @@ def test_paragraphs_swap_lines_of_a_centred_poster_as_the_paper_does() -> None:
     assert texts(merge_paragraphs(lines)) == ["lower left upper"]
 
 
+def easyocr_paragraphs(found: list[tuple[str, float, float, float, float]]) -> list[str]:
+    """EasyOCR's rule for paragraphs, written anew from its description; boxes are (text, x0, x1, y0, y1)."""
+    group_of: dict[int, int] = {}
+    current = 0
+    while len(group_of) < len(found):
+        members = [found[place] for place in group_of if group_of[place] == current]
+        free = [place for place in range(len(found)) if place not in group_of]
+        if not members:
+            group_of[free[0]] = current
+            continue
+        mean = sum(y1 - y0 for *_, y0, y1 in members) / len(members)
+        x0, x1 = min(m[1] for m in members) - mean, max(m[2] for m in members) + mean
+        y0, y1 = min(m[3] for m in members) - 0.5 * mean, max(m[4] for m in members) + 0.5 * mean
+        taken = None
+        for place in free:
+            _, left, right, top, bottom = found[place]
+            level = x0 <= left <= x1 or x0 <= right <= x1
+            if level and (y0 <= top <= y1 or y0 <= bottom <= y1):
+                taken = place
+                break
+        if taken is None:
+            current += 1
+        else:
+            group_of[taken] = current
+    said: list[str] = []
+    for number in range(current + 1):
+        rest = [found[place] for place in sorted(group_of) if group_of[place] == number]
+        mean = sum(y1 - y0 for *_, y0, y1 in rest) / len(rest)
+        words: list[str] = []
+        while rest:
+            highest = min((y0 + y1) / 2 for *_, y0, y1 in rest)
+            level = [one for one in rest if (one[3] + one[4]) / 2 < highest + 0.4 * mean]
+            leftmost = min(one[1] for one in level)
+            best = [one for one in level if one[1] == leftmost][-1]
+            words.append(best[0])
+            rest.remove(best)
+        said.append(" ".join(words))
+    return said
+
+
+edges = st.integers(0, 14).map(lambda value: 5 * value)
+"""On a grid, so that edges touch and places coincide."""
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.tuples(edges, edges, st.integers(1, 20), st.integers(1, 8)), min_size=1, max_size=10))
+def test_paragraphs_are_those_of_easyocr(places: list[tuple[int, int, int, int]]) -> None:
+    found = [
+        (f"w{number}", float(left), float(left + 5 * width), float(top), float(top + 5 * height))
+        for number, (left, top, width, height) in enumerate(places)
+    ]
+    lines = tuple(
+        Line(text=text, box=Box(left=x0, top=y0, right=x1, bottom=y1)) for text, x0, x1, y0, y1 in found
+    )
+    assert texts(merge_paragraphs(lines)) == easyocr_paragraphs(found)
+
+
+def test_of_boxes_that_begin_together_the_last_one_found_comes_first() -> None:
+    found = [("a", 0.0, 50.0, 0.0, 20.0), ("b", 0.0, 50.0, 35.0, 55.0), ("c", 0.0, 60.0, 25.0, 65.0)]
+    lines = tuple(line(text, x0, y0, x1 - x0, y1 - y0) for text, x0, x1, y0, y1 in found)
+    assert texts(merge_paragraphs(lines)) == easyocr_paragraphs(found) == ["a c b"]
+
+
 def test_boxes_without_height_do_not_hang() -> None:
     flat = [line(str(n), n, 5, 0, 0) for n in range(4)]
     assert sorted(" ".join(texts(merge_paragraphs(flat))).split()) == ["0", "1", "2", "3"]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from llavar.cli import main
-from llavar.corpus import recipe as recipes
+from llavar.corpus.engines import rapidocr
 from llavar.corpus.item import Item, Origin
 from llavar.corpus.opening import OpenSettings, distance, fingerprint, measured
 from llavar.corpus.recipe import read_recipe, source_of
@@ -24,6 +24,7 @@ shard_rows: 2
 workers: 1
 layout: {min_height: 0}
 near: null
+products: {names: own}
 """
 
 
@@ -49,7 +50,7 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fake_engine(engines: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(recipes._ENGINES, "rapidocr", engines.FakeEngine)
+    monkeypatch.setattr(rapidocr, "factory", lambda models, languages: engines.FakeEngine)
 
 
 def test_a_folder_becomes_rows_and_every_file_is_accounted_for(
@@ -98,7 +99,10 @@ def test_where_no_corpus_is_one_sentence_says_so(arguments: list[str], capsys: p
         ("source: {folder: p}\nshard_row: 3", "shard_row: Unexpected keyword"),
         ("source: {folder: p, tables: [x.json]}", "either a folder or tables"),
         ("source: {}", "either a folder or tables"),
-        ("source: {folder: p}\nocr: {engines: [eyes]}", "the OCR engine is 'eyes'; known are rapidocr"),
+        (
+            "source: {folder: p}\nocr: {engines: [eyes]}",
+            "the OCR engine is 'eyes'; known are easyocr, paddleocr, rapidocr, tesseract",
+        ),
         ("source: {folder: p}\nopen: {min_side: 0}", "min_side is 0"),
         ("{", "is no YAML"),
         ("", "the file: "),

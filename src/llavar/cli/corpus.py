@@ -1,4 +1,4 @@
-"""``llavar corpus run|status|explain``."""
+"""``llavar corpus run|status|explain``; the other commands are in :mod:`llavar.cli.corpus_data`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llavar.cli import corpus_cluster, corpus_data, corpus_teach
 from llavar.cli.arguments import Commands
 
 if TYPE_CHECKING:
     from llavar.corpus.open_shard import Step
     from llavar.corpus.shards import RunSummary
+    from llavar.corpus.stage import Stage
 
 _SECONDS = 10.0
 """Between lines of progress where no terminal is."""
@@ -26,6 +28,8 @@ def add(commands: Commands) -> None:
     )
     parts = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_run(parts)
+    corpus_cluster.add(parts)
+    corpus_teach.add(parts)
     status = parts.add_parser("status", help="what is done, what was left out and why")
     status.add_argument("corpus", type=Path, metavar="CORPUS")
     status.set_defaults(command=_status)
@@ -33,6 +37,7 @@ def add(commands: Commands) -> None:
     explain.add_argument("corpus", type=Path, metavar="CORPUS")
     explain.add_argument("row", metavar="ROW", help="the id of a row or of a reject")
     explain.set_defaults(command=_explain)
+    corpus_data.add(parts)
 
 
 def _add_run(parts: Commands) -> None:
@@ -43,6 +48,7 @@ def _add_run(parts: Commands) -> None:
     )
     parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
     parser.add_argument("--out", type=Path, required=True, metavar="CORPUS")
+    parser.add_argument("--until", metavar="STAGE", help="stop after this stage, and write no rows")
     parser.add_argument("--json", action="store_true", help="print what was made as one object")
     parser.set_defaults(command=_run)
 
@@ -52,16 +58,24 @@ def _run(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from llavar.corpus.products import write_products
-    from llavar.corpus.recipe import read_recipe, source_of, stages_of
+    from llavar.corpus.recipe import read_recipe, save_recipe, source_of, stages_of
+    from llavar.corpus.removed import purge, withheld
     from llavar.corpus.shards import SCAN, Corpus, RunSettings
+    from llavar.models.sight import HuggingFace
 
     recipe = read_recipe(arguments.recipe)
     corpus = Corpus(arguments.out)
-    stages = stages_of(recipe, arguments.out.absolute())
+    stages = _until(stages_of(recipe, arguments.out.absolute(), HuggingFace()), arguments.until)
     settings = RunSettings(shard_rows=recipe.shard_rows, workers=recipe.workers)
-    source = source_of(recipe, arguments.recipe.parent)
+    source = withheld(source_of(recipe, arguments.recipe.parent), arguments.out)
+    save_recipe(recipe, arguments.out)
     summary = corpus.run(source, stages, settings=settings, on_step=_Lines().say)
-    made = write_products(corpus, [SCAN, *(stage.name for stage in stages)])
+    purge(arguments.out)
+    if arguments.until is not None:
+        _show(summary, as_json=arguments.json)
+        return 0
+    names = [SCAN, *(stage.name for stage in stages)]
+    made = write_products(corpus, names, recipe.products, base=arguments.recipe.parent)
     if arguments.json:
         rows = {"stage1": made.stage1, "stage2": made.stage2, "rejects": made.rejects.total()}
         print(json.dumps({**asdict(summary), "rows": rows, "products": str(made.folder)}))
@@ -71,6 +85,26 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"  {count} left out at {stage}: {reason}")
     print(f"{made.stage1} stage-1 and {made.stage2} stage-2 rows in {made.folder}")
     return 0
+
+
+def _until(stages: list[Stage], last: str | None) -> list[Stage]:
+    """The stages up to ``last``, or all of them."""
+    from llavar.errors import ConfigError
+
+    names = [stage.name for stage in stages]
+    if last is not None and last not in names:
+        raise ConfigError(f"the recipe has no stage {last!r}; --until takes one of {', '.join(names)}")
+    return stages if last is None else stages[: names.index(last) + 1]
+
+
+def _show(summary: RunSummary, *, as_json: bool) -> None:
+    import json
+    from dataclasses import asdict
+
+    if as_json:
+        print(json.dumps(asdict(summary)))
+    else:
+        _table(summary)
 
 
 def _table(summary: RunSummary) -> None:
@@ -101,10 +135,19 @@ class _Lines:
 
 def _status(arguments: argparse.Namespace) -> int:
     from llavar.corpus.products import status_of
+    from llavar.corpus.select import METADATA, unknown
     from llavar.corpus.shards import existing
+    from llavar.corpus.teaching.replies import spent_in
 
-    for line in status_of(existing(arguments.corpus)):
+    corpus = existing(arguments.corpus)
+    for line in status_of(corpus):
         print(line)
+    if any(stage.stage == METADATA for stage in corpus.chain()):
+        passed = unknown(corpus.items(METADATA))
+        print(f"metadata  passed unknown: {passed.watermark} on watermarks, {passed.unsafe} on safety")
+    spent = spent_in(arguments.corpus)
+    if spent.replies:
+        print(f" teacher  {spent.replies} replies, {spent.tokens} tokens, cost {spent.cost:.4f}")
     return 0
 
 

@@ -57,9 +57,17 @@ class Fingerprint:
 class Scores:
     """How much of a text-rich picture it is: probability 0 to 1, by which scorer; and its cluster."""
 
-    text: float
-    scorer: str
+    text: float | None = None
+    scorer: str = ""
     cluster: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """What an encoder made of a picture: numbers of two bytes each (little-endian), as hexadecimal digits."""
+
+    encoder: str
+    vector: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +85,16 @@ class Taught:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Masked:
+    """How many pieces of personal data were masked, by kind (:mod:`llavar.corpus.privacy`)."""
+
+    email: int = 0
+    iban: int = 0
+    card: int = 0
+    phone: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """One picture. Parts that no stage has added yet are None or empty."""
 
@@ -84,13 +102,20 @@ class Item:
     origin: Origin
     file: PictureFile | None = None
     fingerprint: Fingerprint | None = None
+    features: Features | None = None
+    """Only until the picture has its cluster."""
     scores: Scores | None = None
     readings: tuple[Reading, ...] = ()
     """What each OCR engine read, without the time it took: equal runs give equal files."""
+    agreement: float | None = None
+    """How far the engines agree, 0 to 1, where there are several (:mod:`llavar.corpus.agreement`)."""
     description: str = ""
     """A caption of the picture with its text painted over, where the recipe wants one."""
+    masked: Masked = Masked()
     stage1: Conversation | None = None
     stage2: Taught | None = None
+    notes: tuple[Reject, ...] = ()
+    """Why a row that the recipe asks for is missing, where the item has the other one or may get it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,12 +161,13 @@ def merge_paragraphs(lines: Sequence[Line], *, x_ths: float = 1.0, y_ths: float 
     less than 0.4 mean heights below the highest centre that is left.
     """
     waiting = list(lines)
+    found = {id(line): place for place, line in enumerate(lines)}
     paragraphs: list[Line] = []
     while waiting:
         group = [waiting.pop(0)]
         while (near := _first_near(group, waiting, x_ths, y_ths)) is not None:
             group.append(waiting.pop(near))
-        paragraphs.append(merged(_in_paragraph(group)))
+        paragraphs.append(merged(_in_paragraph(sorted(group, key=lambda line: found[id(line)]))))
     return tuple(paragraphs)
 
 
@@ -192,9 +193,11 @@ def _in_paragraph(group: Sequence[Line]) -> list[Line]:
         highest = min(_centre(line.box) for line in left)
         # The slack is zero for boxes without height; the highest itself always qualifies.
         level = [line for line in left if _centre(line.box) < highest + slack or _centre(line.box) == highest]
-        best = min(level, key=lambda line: line.box.left)
-        left.remove(best)
-        ordered.append(best)
+        # Of boxes that begin at the same place, EasyOCR takes the one that it found last.
+        best = min(reversed(range(len(level))), key=lambda place: level[place].box.left)
+        chosen = level[best]
+        left.remove(chosen)
+        ordered.append(chosen)
     return ordered
 
 

@@ -1,7 +1,8 @@
 """Reading the text of pictures with an OCR engine, in processes that may hang or die.
 
-An engine is anything with a ``name`` and ``read(image)``; :class:`RapidOcr` works offline, because its
-models travel in its wheel. :func:`read_all` spreads pictures over processes of one thread each: a picture
+An engine is anything with a ``name`` and ``read(image)`` (:mod:`llavar.corpus.engines`);
+:class:`~llavar.corpus.engines.rapidocr.RapidOcr` works offline, because its models travel in its wheel.
+:func:`read_all` spreads pictures over processes of one thread each: a picture
 that cannot be opened, that hangs, or that takes its process down becomes a :class:`~llavar.records.Reject`,
 and the rest goes on. As in the paper (section 3.1), a picture is first brought down to a short edge of 384
 pixels: text that vanishes then is nothing the vision tower could have learned to see.
@@ -9,20 +10,19 @@ pixels: text that vanishes then is nothing the vision tower could have learned t
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
 
 from PIL import Image
 
 from llavar.corpus.crew import Crew, Loss, Lost
-from llavar.errors import ConfigError, ImageError, MissingExtraError, ModelError, NotFoundError
+from llavar.corpus.engines import Engine, EngineFactory
+from llavar.corpus.engines.rapidocr import RapidOcr
+from llavar.errors import ConfigError, ImageError, NotFoundError
 from llavar.images import open_image
 from llavar.records import Box, Line, Reading, Reject
 
@@ -44,105 +44,6 @@ _LOSSES = {
     Loss.TIME_LIMIT: OcrReason.TIME_LIMIT,
     Loss.DIED: OcrReason.PROCESS_DIED,
 }
-
-
-class Engine(Protocol):
-    """An OCR engine that has loaded its models."""
-
-    @property
-    def name(self) -> str:
-        """Engine and version, recorded with every reading."""
-        ...
-
-    def read(self, image: Image.Image) -> tuple[Line, ...]:
-        """Lines of an RGB picture, boxes in its pixels, in any order."""
-        ...
-
-
-class EngineFactory(Protocol):
-    """Makes an engine inside a worker process; has to pickle. An engine's class is one."""
-
-    @property
-    def name(self) -> str:
-        """As the name of the engine that it makes."""
-        ...
-
-    def __call__(self) -> Engine:
-        """Load the models. Raises MissingExtraError or ModelError."""
-        ...
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
-
-
-class RapidOcr:
-    """PP-OCRv6 through RapidOCR and ONNX Runtime on one thread; nothing is downloaded.
-
-    Raises MissingExtraError if RapidOCR is not installed, ModelError if its wheel brought no models.
-    """
-
-    name: ClassVar[str] = f"rapidocr {_version('rapidocr')}"
-    detector: ClassVar[str] = "PP-OCRv6_det_small.onnx"
-    recognizer: ClassVar[str] = "PP-OCRv6_rec_small.onnx"
-
-    def __init__(self) -> None:
-        if importlib.util.find_spec("rapidocr") is None:
-            raise MissingExtraError(
-                "reading pictures needs the package 'rapidocr', which is not installed: "
-                "run  pip install 'llavar[ocr]'"
-            )
-        import cv2  # comes with rapidocr
-        import rapidocr
-
-        cv2.setNumThreads(1)
-        models = Path(rapidocr.__file__).parent / "models"
-        self._engine: Any = rapidocr.RapidOCR(params=self._params(models))
-
-    @classmethod
-    def _params(cls, models: Path) -> dict[str, Any]:
-        """RapidOCR's settings: about 0.9 s a photograph on one core, where its own defaults take several."""
-        for name in (cls.detector, cls.recognizer):
-            if not (models / name).is_file():
-                raise ModelError(
-                    f"the installed rapidocr ({_version('rapidocr')}) has no {name} in {models}: "
-                    f"install rapidocr >= 3.9.2, whose wheel carries it"
-                )
-        return {
-            "Global.use_cls": False,
-            "Global.text_score": 0.0,  # RapidOCR would drop lines in silence; confidence is filtered later
-            "Global.log_level": "critical",
-            "Det.limit_type": "max",
-            "Det.limit_side_len": 960,
-            # Paths instead of model names: given a name, RapidOCR may go to the network.
-            "Det.model_path": str(models / cls.detector),
-            "Rec.model_path": str(models / cls.recognizer),
-            "EngineConfig.onnxruntime.intra_op_num_threads": 1,
-            "EngineConfig.onnxruntime.inter_op_num_threads": 1,
-        }
-
-    def read(self, image: Image.Image) -> tuple[Line, ...]:
-        """Lines with boxes in pixels of ``image``, each the upright hull of the engine's quadrilateral."""
-        import numpy as np
-
-        bgr = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
-        found = self._engine(bgr)
-        texts = getattr(found, "txts", None)
-        if texts is None:
-            return ()
-        return tuple(
-            Line(text=str(text), box=_hull(quad, image.size), confidence=min(1.0, max(0.0, float(score))))
-            for text, quad, score in zip(texts, found.boxes.tolist(), found.scores, strict=True)
-        )
-
-
-def _hull(quad: Sequence[Sequence[float]], size: tuple[int, int]) -> Box:
-    xs = [min(max(float(x), 0.0), float(size[0])) for x, _ in quad]
-    ys = [min(max(float(y), 0.0), float(size[1])) for _, y in quad]
-    return Box(left=min(xs), top=min(ys), right=max(xs), bottom=max(ys))
 
 
 def shrink(image: Image.Image, short_edge: int | None) -> Image.Image:

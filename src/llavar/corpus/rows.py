@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,11 +14,12 @@ from llavar.corpus.ocr import SHORT_EDGE, EngineFactory, RapidOcr, read_one
 from llavar.corpus.ocr import STAGE as OCR
 from llavar.corpus.pairs import STAGE as PAIRS
 from llavar.corpus.pairs import PairSettings, pair
+from llavar.corpus.privacy import is_masked, mask_conversation, mask_item, mask_reading, with_masked
 from llavar.corpus.stage import Outcome
 from llavar.corpus.teach import STAGE as TEACH
 from llavar.corpus.teach import TemplateTeacher
 from llavar.errors import ConfigError
-from llavar.records import Reading, Reject
+from llavar.records import Line, Reading, Reject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +77,27 @@ def path_of(item: Item) -> str:
     return item.file.path if item.file is not None else item.origin.path
 
 
+class Rows(StrEnum):
+    """Which sets a corpus makes. The paper's two are of different pictures."""
+
+    BOTH = "both"
+    """An item without one of the rows may still have the other; a note says why one is missing."""
+    STAGE1 = "stage1"
+    """The visible text."""
+    STAGE2 = "stage2"
+    """Conversations of the teacher."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairsSettings:
     """What becomes of a reading in stage 1."""
 
     layout: LayoutSettings = field(default_factory=LayoutSettings)
     pairs: PairSettings = field(default_factory=PairSettings)
+    mask: bool = True
+    """Personal data is masked first (:mod:`llavar.corpus.privacy`)."""
+    required: bool = True
+    """An item without a row ends here; otherwise it goes on with a note, and may get a stage-2 row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,14 +116,27 @@ class PairsStage:
         return self.paired
 
     def paired(self, item: Item) -> Outcome:
-        """The item with its row, or why it gives none."""
-        arranged = arrange(item.readings[0], self.settings.layout)
+        """The item with its row, or why it gives none: as a note where the item goes on."""
+        item = mask_item(item) if self.settings.mask else item
+        arranged = arranged_of(item.readings[0], self.settings.layout, mask=self.settings.mask)
         # The layout has applied the threshold already, to the lines before they were merged.
         settings = replace(self.settings.pairs, min_confidence=self.settings.layout.min_confidence)
         row = pair(arranged.reading, id=item.id, image=path_of(item), settings=settings)
-        if isinstance(row, Reject):
-            return replace(row, detail=row.detail + _dropped(arranged))
-        return replace(item, stage1=row.conversation)
+        if not isinstance(row, Reject):
+            return replace(item, stage1=row.conversation)
+        reject = replace(row, detail=row.detail + _dropped(arranged))
+        return reject if self.settings.required else noted(item, reject)
+
+
+def arranged_of(reading: Reading, layout: LayoutSettings, *, mask: bool) -> Arranged:
+    """Lines in reading order; masked once more, since only now what belongs together stands together."""
+    arranged = arrange(reading, layout)
+    return arranged._replace(reading=mask_reading(arranged.reading)[0]) if mask else arranged
+
+
+def noted(item: Item, reject: Reject) -> Item:
+    """An item that goes on without a row, and why."""
+    return replace(item, notes=(*item.notes, reject))
 
 
 def _dropped(arranged: Arranged) -> str:
@@ -121,11 +151,15 @@ class TeachSettings:
 
     layout: LayoutSettings = field(default_factory=LayoutSettings)
     teacher: TemplateTeacher = field(default_factory=TemplateTeacher)
+    mask: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateTeachStage:
-    """Adds a stage-2 conversation out of a fixed table of wordings. An item it cannot ask about goes on."""
+    """Adds a stage-2 conversation out of a fixed table of wordings.
+
+    An item it cannot ask about goes on with a note if it has a stage-1 row, and ends here otherwise.
+    """
 
     settings: TeachSettings = field(default_factory=TeachSettings)
     time_limit: None = None
@@ -140,9 +174,34 @@ class TemplateTeachStage:
 
     def taught(self, item: Item) -> Outcome:
         """The item with a conversation; without one where there is nothing to ask."""
-        arranged = arrange(item.readings[0], replace(self.settings.layout, paragraphs=Paragraphs.LINES))
-        made = self.settings.teacher.teach(arranged.reading, dropped=arranged.dropped)
+        mask = self.settings.mask
+        item = mask_item(item) if mask else item
+        layout = replace(self.settings.layout, paragraphs=Paragraphs.LINES)
+        reading, dropped = _open_lines(arranged_of(item.readings[0], layout, mask=mask))
+        made = self.settings.teacher.teach(reading, dropped=dropped)
         if isinstance(made, Reject):
-            return replace(made, id=item.id) if item.stage1 is None else item
-        lines = tuple(line.text for line in arranged.reading.lines)
+            return untaught(item, made)
+        if mask:  # lines that join to a number in a transcription
+            made, more = mask_conversation(made)
+            item = with_masked(item, more)
+        lines = tuple(line.text for line in reading.lines)
         return replace(item, stage2=Taught(conversation=made, teacher="templates 1", support=lines))
+
+
+def untaught(item: Item, reject: Reject) -> Outcome:
+    """What becomes of an item without a stage-2 row: it ends unless it has a stage-1 row."""
+    reject = replace(reject, id=item.id)
+    return reject if item.stage1 is None else noted(item, reject)
+
+
+def _open_lines(arranged: Arranged) -> tuple[Reading, tuple[Line, ...]]:
+    """Lines that can be asked about, and those that cannot: what is masked is in the picture, unknown."""
+    lines = arranged.reading.lines
+    known = tuple(line for line in lines if not is_masked(line.text))
+    others = (*arranged.dropped, *(line for line in lines if is_masked(line.text)))
+    return replace(arranged.reading, lines=known), tuple(map(_numbered, others))
+
+
+def _numbered(line: Line) -> Line:
+    """Digits for what is masked: numbers stand there, so that no other is the only one of the picture."""
+    return replace(line, text=f"{line.text} 0 0") if is_masked(line.text) else line

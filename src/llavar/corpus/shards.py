@@ -30,6 +30,7 @@ from llavar.corpus.journal import Journal
 from llavar.corpus.manifest import Manifest, ShardRecord
 from llavar.corpus.open_shard import OnStep, OpenShard, Progress, Step, Wanted
 from llavar.corpus.parquet import Table
+from llavar.corpus.reuse import Reuse
 from llavar.corpus.stage import GatherStage, Outcome, RowStage, ShardStage, Source, Stage
 from llavar.errors import ConfigError, DataError, NotFoundError
 from llavar.records import Reject
@@ -41,7 +42,7 @@ DECISION = "decision.bin"
 _JOURNAL = ".journal"
 _LAST = "-last"
 """Ends the key of a source's last shard: without it the source was not read to its end."""
-_FORMAT = 1
+_FORMAT = 2
 """Raised when items are stored in another way: all shards are then made anew."""
 
 
@@ -344,6 +345,14 @@ class _Run:
         journal = None if is_cheap else Journal(path, want.key)
         shard = OpenShard(stage.name, want, items, journal, progress, attempts)
         shard.restore()
+        if not isinstance(stage, GatherStage):
+            base = _hash(_FORMAT, stage.name, stage.version, stage.settings)
+            known = Reuse(self.corpus.root).outcomes(
+                stage.name, want.shard, items, lambda given: _hash(base, given)
+            )
+            for index, outcome in known:
+                if index not in shard.outcomes:
+                    shard.add(index, outcome)
         return shard
 
     def finish(self, shard: OpenShard) -> None:

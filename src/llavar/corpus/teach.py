@@ -1,7 +1,7 @@
 """Stage-2 conversations: questions with definite answers about what is written and shown in a picture.
 
 :class:`TemplateTeacher` works offline and gives the same conversation for the same reading on every machine.
-A teacher that asks a language model behind an OpenAI-compatible endpoint is not part of this module yet.
+:mod:`llavar.corpus.teaching` asks a language model behind an OpenAI-compatible endpoint instead.
 
 What a teacher may ask follows from what is known for certain. A line that was read without confidence, or
 that is too small for the vision tower, is no answer, but it is still in the picture: no question may rest on
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from llavar.chat import escape_special
 from llavar.corpus.pairs import transcription, with_image
@@ -69,6 +69,8 @@ class QuestionAnswer(NamedTuple):
 class TemplateTeacher:
     """Conversations of one to ``max_pairs`` questions out of a fixed table of wordings."""
 
+    kind: Literal["template"] = "template"
+    """What a recipe says to get this teacher."""
     seed: int = 0
     """Decides what is asked, in which order, and in which words."""
     max_pairs: int = 4

@@ -1,0 +1,77 @@
+"""What a removal need not compute again: outcomes of the other items in the shards that it changes.
+
+An item's outcome in a stage that works item by item, or many at once, follows from that item alone. So where
+one of a thousand is taken out, the others keep what OCR and the teacher have made of them. The old files are
+linked aside under the shard's number, and are of use only under the settings that they were made with.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from llavar.corpus.item import Item, Rejected
+from llavar.corpus.parquet import Table
+from llavar.corpus.stage import Outcome
+from llavar.errors import DataError
+
+FOLDER = "reuse"
+
+
+class Reuse:
+    """The old files in the folder of a corpus; without them, nothing is of use."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / FOLDER
+
+    def keep(self, stage: str, shard: int, files: Iterable[Path], *, key: str, given: str) -> None:
+        """Link ``files`` (items given, kept, rejects) aside, with the key and the hash of the items given.
+
+        What an earlier call left stays: it was stopped, and what it kept is the old state.
+        """
+        told = self._path(stage, shard, "json")
+        if told.is_file():
+            return
+        self.folder.mkdir(exist_ok=True)
+        for file, name in zip(files, _NAMES, strict=True):
+            target = self._path(stage, shard, name)
+            target.unlink(missing_ok=True)
+            try:
+                os.link(file, target)
+            except OSError:
+                shutil.copyfile(file, target)
+        told.write_text(json.dumps({"key": key, "given": given}))
+
+    def outcomes(
+        self, stage: str, shard: int, items: Sequence[Item], key_of: Callable[[str], str]
+    ) -> Iterator[tuple[int, Outcome]]:
+        """Places in ``items`` with what came of equal items.
+
+        ``key_of`` gives the key that a shard has now by the hash of the items given.
+        """
+        try:
+            told = json.loads(self._path(stage, shard, "json").read_bytes())
+            if told["key"] != key_of(told["given"]):
+                return
+            given, kept = (Table(Item).read(self._path(stage, shard, name)) for name in _NAMES[:2])
+            rejected = Table(Rejected).read(self._path(stage, shard, _NAMES[2]))
+        except (OSError, ValueError, KeyError, DataError):  # gone or torn: it is computed again
+            return
+        before = {item.id: item for item in given}
+        after: dict[str, Outcome] = {item.id: item for item in kept}
+        after.update((one.reject.id, one.reject) for one in rejected)
+        for place, item in enumerate(items):
+            if item.id in after and before.get(item.id) == item:
+                yield place, after[item.id]
+
+    def clear(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, stage: str, shard: int, name: str) -> Path:
+        return self.folder / f"{stage}-{shard:06d}.{name}"
+
+
+_NAMES = ("given.parquet", "kept.parquet", "rejects.parquet")
