@@ -65,7 +65,7 @@ def ours(folder: Path, images: list[str]) -> list[dict[str, Any]]:
     for uri, question in zip(images, QUESTIONS, strict=True):
         picture = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
         prompt = asker._prompt(Request(image=picture, question=question, max_new_tokens=TOKENS))
-        pixels = torch.as_tensor(asker._pixels(picture))[None]
+        pixels = torch.as_tensor(asker._pixels(picture))
         ids = torch.tensor([prompt])
         made = model.generate(
             input_ids=ids,

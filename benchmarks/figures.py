@@ -8,11 +8,15 @@ whose file is not there are left out. Whether a goal is met is worked out from t
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import figures_serving  # noqa: E402 - a neighbour, wherever this is started from
+
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "numbers.md"
 
@@ -225,6 +229,10 @@ def page() -> str:
         "kill_train": _kills,
         "estimate": _estimate,
         "data": _data,
+        "serving": figures_serving.serving,
+        "serve_load": figures_serving.load,
+        "serve_fuzz": figures_serving.fuzz,
+        "kill_corpus": figures_serving.kills,
     }
     parts = [HEAD]
     for name, section in sections.items():

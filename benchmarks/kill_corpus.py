@@ -153,7 +153,7 @@ def again(root: Path, chance: random.Random) -> None:
 
 
 def digests(root: Path) -> dict[str, str]:
-    paths = [*(root / "stages").rglob("*.parquet"), *(root / "products").iterdir()]
+    paths = [*(root / "stages").rglob("*.parquet"), *(root / "products").rglob("*.*")]
     texts = {str(path.relative_to(root)): path.read_bytes() for path in paths}
     return {name: hashlib.sha256(data).hexdigest() for name, data in texts.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -122,9 +123,17 @@ def test_wrong_arguments(capsys: pytest.CaptureFixture[str], argv: list[str]):
     with pytest.raises(SystemExit) as ended:
         main(argv)
     assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("usage: llavar")
-    assert ": error: " in said
+    sentence, hint = capsys.readouterr().err.splitlines()
+    assert sentence.startswith("llavar: ")
+    assert re.fullmatch(r"usage: llavar( \w+)* --help tells what there is", hint)
+
+
+def test_wrong_arguments_name_what_is_wrong_and_the_command(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["inspect", "a.json", "--limit", "-1"])
+    sentence, hint = capsys.readouterr().err.splitlines()
+    assert sentence == "llavar: argument --limit: '-1' is not a whole number of at least 1"
+    assert hint == "usage: llavar inspect --help tells what there is"
 
 
 # --- ask: pictures --------------------------------------------------------------------------------------

@@ -180,3 +180,18 @@ def test_scoring_imports_nothing_heavy(rows: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program, str(rows)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_folder_of_a_run_is_told_where_its_answers_are(tmp_path: Path, refused: Callable[..., str]) -> None:
+    run = tmp_path / "run"
+    for task in ("signs", "books"):
+        (run / task).mkdir(parents=True)
+        (run / task / "predictions.jsonl").write_text("")
+    told = refused(run)
+    assert "is a run of llavar eval with 2 tasks (books, signs); score the answers of one, such as" in told
+    assert str(run / "books" / "predictions.jsonl") in told
+    assert f"llavar report {run}" in told
+    told = refused(run / "signs")
+    assert f"is the folder of one task; score its answers: {run / 'signs' / 'predictions.jsonl'}" in told
+    (run / "other").mkdir()
+    assert "holds no .txt file" in refused(run / "other")

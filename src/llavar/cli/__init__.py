@@ -15,8 +15,10 @@ from typing import TextIO
 
 from llavar.cli import (
     ask,
+    chat,
     compare,
     convert,
+    corpus,
     demo,
     doctor,
     eval,
@@ -26,9 +28,11 @@ from llavar.cli import (
     nano,
     report,
     score,
+    serve,
     tasks,
     train,
 )
+from llavar.cli.arguments import Parser
 from llavar.errors import LlavarError
 from llavar.version import __version__
 
@@ -37,7 +41,10 @@ _FAILED = 2
 _COMMANDS = (
     demo,
     ask,
+    chat,
+    serve,
     inspect,
+    corpus,
     train,
     convert,
     nano,
@@ -51,18 +58,20 @@ _COMMANDS = (
     doctor,
 )
 """In the order in which ``--help`` lists them."""
+_PASSES_ON = "serve"
+"""The command that hands what follows ``--`` to another program (vLLM); elsewhere argparse sees to it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 for an error of ours, 130 for an interrupt."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parsed(argv)
     out: TextIO = sys.stdout
     if isinstance(out, io.TextIOWrapper):
         # A terminal that cannot show a character gets its number instead of a traceback.
         out.reconfigure(errors="backslashreplace")
     try:
         status = int(arguments.command(arguments))
-        sys.stdout.flush()  # here, where a closed pipe is still caught
+        _flush()  # here, where a closed pipe is still caught
         return status
     except LlavarError as error:
         return _failed(str(error))
@@ -80,13 +89,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
 
 
+def _flush() -> None:
+    """Write out what was printed, unless this was started without a standard output."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments. What follows ``--`` is ``passed_on``, where a command passes it on."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    passes = words[:1] == [_PASSES_ON] and "--" in words
+    end = words.index("--") if passes else len(words)
+    arguments = _parser().parse_args(words[:end])
+    if words[:1] == [_PASSES_ON]:  # other commands take each of their arguments for a setting
+        arguments.passed_on = tuple(words[end + 1 :])
+    return arguments
+
+
 def _failed(sentence: str) -> int:
     print(f"llavar: {' '.join(sentence.split())}", file=sys.stderr)
     return _FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="llavar", description="Teach vision-language models to read the text in images (LLaVAR)."
     )
     parser.add_argument("--version", action="version", version=f"llavar {__version__}")

@@ -1,14 +1,27 @@
-"""What the commands share: the type of the parser they add themselves to, and types of arguments."""
+"""What the commands share: the parser, the type of what they add themselves to, and types of arguments."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # pyright: ignore[reportPrivateUsage]
 else:
     Commands = object  # the class takes no type arguments when it runs
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong first: the usage of a command with many options would push it off the screen.
+
+    Parsers of subcommands are of the same class.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        sentence = " ".join(message.split())
+        print(f"llavar: {sentence}\nusage: {self.prog} --help tells what there is", file=sys.stderr)
+        raise SystemExit(2)
 
 
 def whole(text: str) -> int:

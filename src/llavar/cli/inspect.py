@@ -27,6 +27,9 @@ def add(commands: Commands) -> None:
         "--image-tokens", type=count, metavar="N", help="tokens of a picture (default: 576; nano: 144)"
     )
     parser.add_argument(
+        "--tiles", default="1x1", metavar="ROWSxCOLUMNS", help="pictures as an overview and tiles, as 2x2"
+    )
+    parser.add_argument(
         "--no-start-end", action="store_true", help="no <im_start> and <im_end> around pictures"
     )
     parser.add_argument("--max-length", type=count, metavar="N", help="cut rows here, as training will")
@@ -54,11 +57,12 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from llavar.data.inspect_page import write_page
     from llavar.data.rows import Encoder
     from llavar.errors import ConfigError
-    from llavar.images import Transform
+    from llavar.images import Tiles, Transform
     from llavar.models.tokenizer import load_tokenizer, nano_tokenizer
 
     v0 = arguments.conversation in ("multimodal", "v0_train")
     start_end = not arguments.no_start_end
+    tiles = Tiles.parse(arguments.tiles)
     own = arguments.tokenizer is None
     tokenizer = nano_tokenizer() if own else load_tokenizer(arguments.tokenizer, v0=v0, start_end=start_end)
     asked = chat.get(arguments.conversation) if arguments.conversation else tokenizer.template()
@@ -67,6 +71,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
         f"{tokenizer.bos}\n{tokenizer.backend.to_str()}",
         chat.for_training(asked),
         image_tokens=arguments.image_tokens or (144 if own else 576),
+        views=tiles.views,
         start_end=start_end,
         max_length=arguments.max_length,
         unknown=tokenizer.unk_id,
@@ -83,6 +88,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
             pictures=arguments.images,
             transform=Transform(arguments.transform),
             size=arguments.image_size or (96 if own else 336),
+            tiles=tiles,
             limit=arguments.limit or 50,
         )
         print(f"The rows are in {arguments.html}.", file=sys.stderr)
@@ -92,6 +98,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
         tokenizer=tokenizer,
         template=encoder.template,
         image_tokens=encoder.image_tokens,
+        views=encoder.views,
         start_end=start_end,
         max_length=arguments.max_length,
         as_json=arguments.json,

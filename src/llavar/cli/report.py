@@ -14,7 +14,7 @@ def add(commands: Commands) -> None:
         help="a page about a run: scores and answers of an evaluation, or the curves of a training",
         description="Write one self-contained page about a run. Of an evaluation: scores, intervals, what "
         "replies score that look at no picture, best and worst answers with their pictures. Of a training: "
-        "its curves, what was left out, its settings.",
+        "its curves, the answers over time, what was left out, its settings.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the --out of llavar eval or llavar train")
     parser.add_argument("--out", type=Path, metavar="FILE.html", help="default: RUN/report.html")
@@ -48,7 +48,8 @@ def _page(run: Path, images: int, pictures: Path | None) -> str:
     if is_run(run):
         return evaluation_page(read_run(run), images=images, pictures=pictures)
     if training_page.is_training(run):
-        return training_page.training_page(training_page.read_training(run))
+        read = training_page.read_training(run)
+        return training_page.training_page(read, images=images, pictures=pictures)
     if not run.is_dir():
         raise NotFoundError(f"there is no folder {run}; give the --out of llavar eval or llavar train")
     raise NotFoundError(

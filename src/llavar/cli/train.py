@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from llavar.cli.arguments import Commands, count, whole
 
 if TYPE_CHECKING:
+    from llavar.images import Tiles
     from llavar.recipes.llavar import Recipe
     from llavar.train.config import PartConfig, StageConfig
     from llavar.train.job import Job
@@ -25,7 +26,8 @@ _PLAIN = (
 """Options that are settings of a stage under the same name."""
 
 _JOB = (
-    *("images", "vision_tower", "projector", "conversation", "transform", "feature_layer", "attention"),
+    *("images", "vision_tower", "projector", "conversation", "transform", "tiles", "tower_size"),
+    *("feature_layer", "attention"),
     *("bad_rows", "bad_images", "saved_as", "deterministic", "peak_tflops"),
     *("validate", "validate_every", "watch_every", "watch_data", "track"),
 )
@@ -81,6 +83,15 @@ def _add_material(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--conversation", metavar="NAME", help="another conversation than the model's own")
     group.add_argument("--transform", choices=("pad", "fit", "crop"), help="how pictures become square")
+    group.add_argument(
+        "--tiles", metavar="ROWSxCOLUMNS", help="pictures as an overview and so many tiles, for small text"
+    )
+    group.add_argument(
+        "--tower-size",
+        type=count,
+        metavar="PIXELS",
+        help="larger pictures: the tower's positions interpolated",
+    )
     group.add_argument("--feature-layer", type=int, metavar="N", help="which layer of the tower is used")
     group.add_argument("--bad-rows", choices=("stop", "skip"), help="rows that cannot be used (stop)")
     group.add_argument(
@@ -110,7 +121,11 @@ def _add_stage(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mean", choices=("token", "batch"), help="what a step's loss is a mean over")
     group.add_argument("--packing", action=argparse.BooleanOptionalAction, help="rows share sequences")
     group.add_argument("--recompute", action="store_true", help="activations twice: slower, less memory")
-    group.add_argument("--attention", choices=("eager", "sdpa"))
+    group.add_argument(
+        "--attention",
+        choices=("auto", "eager", "sdpa", "flex", "varlen"),
+        help="auto: varlen on a GPU in bf16, else sdpa; eager on a CPU",
+    )
     group.add_argument("--deterministic", action="store_true", help="same bits on a GPU too, where it can")
     group.add_argument("--seed", type=int, metavar="N")
     group.add_argument("--log-every", type=count, metavar="N", help="steps")
@@ -203,7 +218,7 @@ def _go_on(what: str, given: dict[str, Any], known: list[str], as_json: bool) ->
 def _job(recipe: Recipe, given: dict[str, Any]) -> Job:
     from llavar.errors import ConfigError
     from llavar.images import Transform
-    from llavar.train.config import Policy
+    from llavar.train.config import Attention, Policy
     from llavar.train.export import SavedAs
     from llavar.train.job import Job
     from llavar.train.track import Kind
@@ -221,9 +236,12 @@ def _job(recipe: Recipe, given: dict[str, Any]) -> Job:
         ("bad_rows", Policy),
         ("bad_images", Policy),
         ("saved_as", SavedAs),
+        ("attention", Attention),
     ):
         if name in chosen:
             chosen[name] = kind(chosen[name])
+    if "tiles" in chosen:
+        chosen["tiles"] = _tiles(chosen)
     if "track" in chosen:
         chosen["track"] = tuple(Kind(name) for name in dict.fromkeys(chosen["track"]))
     if "validate" in chosen:
@@ -235,6 +253,12 @@ def _job(recipe: Recipe, given: dict[str, Any]) -> Job:
     data = tuple(given["data"])
     model = _model(given.get("model") or _model_behind(chosen) or recipe.model, recipe.name)
     return Job(stage=recipe.stage, recipe=recipe.name, model=model, data=data, **chosen)
+
+
+def _tiles(given: Mapping[str, Any]) -> Tiles | None:
+    from llavar.images import Tiles
+
+    return Tiles.parse(given["tiles"]) if "tiles" in given else None
 
 
 def _mixed(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -367,10 +391,11 @@ def _changed(parts: Mapping[str, PartConfig], texts: list[str], field: str) -> d
 
 
 def _show_plan(recipe: Recipe, given: Mapping[str, Any], as_json: bool) -> int:
-    from llavar.recipes.plan import planned
+    from llavar.recipes.plan import at_resolution, planned
     from llavar.train import story
     from llavar.train.estimate import Machine
 
+    recipe = at_resolution(recipe, tiles=_tiles(given) or recipe.tiles, tower_size=given.get("tower_size", 0))
     machine = Machine()
     machine = Machine(
         gpus=given.get("gpus", 1),

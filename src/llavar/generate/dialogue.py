@@ -158,7 +158,8 @@ class Answering(Protocol):
 
         Raises:
             BusyError: the queue is full, or the engine is closing.
-            DataError: the prompt is longer than the model takes, or holds a placeholder of pictures.
+            ContextLengthError: the prompt is longer than the model takes.
+            DataError: it holds a placeholder of pictures.
         """
         ...
 

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from llavar import chat, images
+from llavar import chat
 from llavar.errors import DataError, ModelError
 from llavar.generate.base import Request, fingerprint
 from llavar.generate.decode import decode
-from llavar.images import CLIP, Norm, Transform
+from llavar.generate.features import Features
+from llavar.generate.prompting import Setup, encode, pixels
+from llavar.images import WHOLE, Transform
 from llavar.models import folder as folders
 from llavar.models import quantize as quantization
 from llavar.models import steps
 from llavar.models._hf import load_llava
-from llavar.models.processor import has_class_token, read_norm, read_transform
+from llavar.models.processor import has_class_token, read_norm, read_tiles, read_transform
 from llavar.models.quantize import Quantization
 from llavar.models.tokenizer import TextTokenizer, load_tokenizer
-from llavar.records import IMAGE_TAG
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,25 +40,6 @@ _STOP_TOKENS = 16
 
 _WHOLE = 64 * 2**20
 _STRIDE, _SAMPLE = 2**20, 4096
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """How a checkpoint wants to be asked.
-
-    ``image_tokens`` and ``size`` (pixels) are those of its tower; ``patch`` is the placeholder that stands
-    for each image token; ``norm`` is how it takes pixel values; prompt and answer have at most
-    ``max_positions`` tokens together.
-    """
-
-    template: chat.Template
-    transform: Transform
-    size: int
-    image_tokens: int
-    patch: str
-    start_end: bool
-    max_positions: int
-    norm: Norm = CLIP
 
 
 class LocalGenerator:
@@ -78,8 +61,8 @@ class LocalGenerator:
     ) -> None:
         self._model, self._tokenizer, self.setup, self._name = model, tokenizer, setup, name
         self._folder, self._digest = folder, ""
-        self._features: OrderedDict[str, Tensor] = OrderedDict()
         self._remember = remember
+        self._features = Features(model, model.device, remember=remember)
         self._stops = _own_stops(tokenizer, setup.template)
 
     @classmethod
@@ -112,6 +95,7 @@ class LocalGenerator:
         setup = setup_of(folder, tokenizer, template)
         if torch.cuda.is_available():
             loaded = loaded.cuda()
+        steps.pack(loaded)
         made = cls(loaded, tokenizer, setup, name=name or str(model), folder=folder)
         return made if transform is None else made.with_transform(transform)
 
@@ -137,7 +121,7 @@ class LocalGenerator:
     def about(self) -> Mapping[str, str]:
         """What else decides an answer: conversation, image transform, number format, digest of the files.
 
-        A quantized model says so as well; one that is not says nothing of it.
+        A quantized model says so as well, and one that sees pictures in tiles; others say nothing of it.
         """
         if not self._digest and self._folder is not None:
             self._digest = digest_of(self._folder)
@@ -147,6 +131,7 @@ class LocalGenerator:
             "conversation": self.setup.template.name,
             "transform": self.setup.transform.value,
             "dtype": str(self._model.dtype).removeprefix("torch."),
+            **({} if self.setup.tiles == WHOLE else {"tiles": str(self.setup.tiles)}),
             **({} if kind is None else {"quantization": kind.value}),
         }
 
@@ -154,6 +139,15 @@ class LocalGenerator:
     def parameters(self) -> int:
         """How many numbers the model has."""
         return quantization.parameters_of(self._model)
+
+    @property
+    def model(self) -> Any:
+        """The model itself, of either class, for :mod:`llavar.models.steps`."""
+        return self._model
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        return self._tokenizer
 
     def forget(self) -> None:
         """Drop the features of earlier pictures: the next question about one encodes it anew."""
@@ -189,7 +183,7 @@ class LocalGenerator:
 
     @torch.inference_mode()
     def _decode(self, requests: Sequence[Request], prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-        ids, mask = _left_padded(prompts, self._pad)
+        ids, mask = left_padded(prompts, self._pad)
         seen = self._seen([request.image for request in requests if request.image is not None])
         device = self._model.device
         running = steps.begin(self._model, ids.to(device), mask.to(device), seen)
@@ -202,22 +196,9 @@ class LocalGenerator:
 
     def _seen(self, pictures: Sequence[str | Path | Image]) -> Tensor | None:
         """Features (N, image tokens, text width) of N pictures; those that are new are encoded together."""
-        if not pictures:
-            return None
         names = [fingerprint(picture) for picture in pictures]
-        new = {
-            name: picture for name, picture in zip(names, pictures, strict=True) if name not in self._features
-        }
-        if new:
-            pixels = torch.as_tensor(np.stack([self._pixels(picture) for picture in new.values()]))
-            found = steps.features(self._model, pixels.to(self._model.device))
-            self._features.update(zip(new, found, strict=True))
-        for name in names:
-            self._features.move_to_end(name)
-        seen = torch.stack([self._features[name] for name in names])
-        while len(self._features) > self._remember:
-            self._features.popitem(last=False)
-        return seen
+        made = {name: partial(self._pixels, it) for name, it in zip(names, pictures, strict=True)}
+        return self._features.of(names, made)
 
     def _stopped(self, made: Sequence[int]) -> bool:
         """Whether a stop string that is no token of its own (``###``) has come."""
@@ -232,17 +213,10 @@ class LocalGenerator:
     def _prompt(self, request: Request, *, whole: bool = True) -> list[int]:
         """The prompt's ids; refused if it and the answer exceed what the model takes, where ``whole``."""
         s, asked = self.setup, request.question
-        wanted = 0 if request.image is None else s.image_tokens
+        wanted = request.image is not None
         if wanted:
             asked = chat.with_image(asked, first=request.image_first)
-        text = chat.expand_images(chat.prompt(asked, s.template), s.image_tokens, s.start_end, patch=s.patch)
-        if not text.isprintable() and text != text.encode("utf-8", "replace").decode():
-            raise DataError("the question holds broken characters (lone surrogates); write it in UTF-8")
-        ids = self._tokenizer.encode(text)
-        if ids.count(self._tokenizer.token_id(s.patch)) != wanted:
-            raise DataError(
-                f"the question holds {IMAGE_TAG} or {s.patch}, which stand for pictures; leave them out"
-            )
+        ids = encode(chat.prompt(asked, s.template), int(wanted), s, self._tokenizer)
         if whole and len(ids) + request.max_new_tokens > s.max_positions:
             raise DataError(
                 f"the question with its picture has {len(ids)} tokens, and with {request.max_new_tokens} for "
@@ -250,10 +224,8 @@ class LocalGenerator:
             )
         return ids
 
-    def _pixels(self, image: Any) -> np.ndarray:
-        return images.pixels(
-            image, transform=self.setup.transform, size=self.setup.size, norm=self.setup.norm
-        )
+    def _pixels(self, image: Any) -> NDArray[np.float32]:
+        return pixels(image, self.setup)
 
     def _text(self, ids: Sequence[int]) -> str:
         return chat.clean_answer(self._tokenizer.decode(ids), self.setup.template)
@@ -287,6 +259,7 @@ def setup_of(folder: Path, tokenizer: TextTokenizer, template: str = "") -> Setu
         start_end=tokenizer.has_start_end,
         max_positions=_number(where, config, "text_config", "max_position_embeddings", 2048),
         norm=read_norm(folder),
+        tiles=read_tiles(folder),
     )
 
 
@@ -335,7 +308,7 @@ def _number(where: Path, config: Mapping[str, object], section: str, key: str, d
     return value
 
 
-def _left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+def left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
     """ids and mask, int64 (n, longest): zeros of the mask where there is only padding."""
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), longest), pad)

@@ -9,13 +9,14 @@ The API key is sent to the endpoint and goes nowhere else: not into messages, fi
 from llavar.llm.client import Client
 from llavar.llm.limits import Budget, Cache
 from llavar.llm.many import Done, many
-from llavar.llm.protocol import KEY_VARIABLE, Endpoint, Message, Reply, whole
+from llavar.llm.protocol import KEY_VARIABLE, Delta, Endpoint, Message, Reply, whole
 
 __all__ = [
     "KEY_VARIABLE",
     "Budget",
     "Cache",
     "Client",
+    "Delta",
     "Done",
     "Endpoint",
     "Message",

@@ -8,14 +8,16 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
-from llavar.errors import FetchError
+from llavar.errors import FetchError, LlavarError
 from llavar.llm.limits import Budget, Cache
-from llavar.llm.protocol import KEY_VARIABLE, Endpoint, Json, Message, Reply, whole
+from llavar.llm.protocol import KEY_VARIABLE, Delta, Endpoint, Json, Message, Reply, whole
+from llavar.llm.stream import DONE, events
 
 if TYPE_CHECKING:  # takes a tenth of a second to import
     import httpx
@@ -95,6 +97,63 @@ class Client:
             FetchError: The server cannot be reached, refuses, or gives what is no reply.
             BudgetError: Nothing of the budget is left. Cached replies need none.
         """
+        payload = self._payload(messages, max_tokens, temperature, top_p, seed, stop)
+        key = self._address(payload)
+        known = self._cache.get(key) if self._cache and not fresh else None
+        if known is not None:
+            return known
+        reply = self._ask(payload)
+        if self._cache:
+            self._cache.put(key, reply)
+        return reply
+
+    def stream(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: tuple[str, ...] = (),
+    ) -> Generator[Delta]:
+        """As :meth:`chat`, piece by piece, never from the cache.
+
+        Closing the generator closes the connection, by which servers notice that nobody listens any more.
+        What may pass is asked again only as long as nothing has come; ``timeout`` is that of the wait
+        between two pieces.
+
+        Raises:
+            FetchError: as :meth:`chat`, or the answer broke off. BudgetError: nothing of the budget is left.
+        """
+        payload = self._payload(messages, max_tokens, temperature, top_p, seed, stop) | {"stream": True}
+        reason, begun = "", False
+        for attempt in range(self.endpoint.attempts):
+            self._budget.take()
+            try:
+                for delta in self._deltas(payload):
+                    begun = True
+                    yield delta
+                return
+            except _Again as error:
+                reason = str(error)
+                if begun:
+                    raise FetchError(
+                        f"{self.endpoint.base_url} broke off in its answer ({reason}); ask again"
+                    ) from error
+                if attempt + 1 < self.endpoint.attempts:
+                    self._pause(_wait(attempt, error.wait))
+        raise self._unanswered(reason)
+
+    def _payload(
+        self,
+        messages: Sequence[Message],
+        max_tokens: int,
+        temperature: float,
+        top_p: float,
+        seed: int | None,
+        stop: tuple[str, ...],
+    ) -> Json:
         payload: Json = {
             "model": self.endpoint.model,
             "messages": [message.document() for message in messages],
@@ -104,14 +163,7 @@ class Client:
         payload |= {} if top_p == 1.0 else {"top_p": top_p}
         payload |= {} if seed is None else {"seed": seed}
         payload |= {"stop": [whole(text) for text in stop]} if stop else {}
-        key = self._address(payload)
-        known = self._cache.get(key) if self._cache and not fresh else None
-        if known is not None:
-            return known
-        reply = self._ask(payload)
-        if self._cache:
-            self._cache.put(key, reply)
-        return reply
+        return payload
 
     def _address(self, payload: Json) -> str:
         content = json.dumps([self.endpoint.base_url, payload], sort_keys=True)
@@ -128,31 +180,81 @@ class Client:
                 reason = str(error)
                 if attempt + 1 < self.endpoint.attempts:
                     self._pause(_wait(attempt, error.wait))
-        raise FetchError(
+        raise self._unanswered(reason)
+
+    def _unanswered(self, reason: str) -> FetchError:
+        return FetchError(
             f"{self.endpoint.base_url} gave no reply in {self.endpoint.attempts} attempts ({reason}); "
             "check that the server runs, or allow more time or attempts"
         )
 
     def _post(self, payload: Json) -> bytes:
         """The body of a successful answer."""
+        sent = self._sent(payload)
+        deadline = time.monotonic() + self.endpoint.timeout
+        with self._response(sent) as response:
+            data = self._read(response, deadline)
+        return data if response.is_success else self._refused(response, data, payload, sent)
+
+    def _sent(self, payload: Json) -> Json:
+        return {(self._limit_name if name == "max_tokens" else name): v for name, v in payload.items()}
+
+    @contextmanager
+    def _response(self, sent: Json) -> Generator[httpx.Response]:
+        """An answer of which only the head was read; what goes wrong with it becomes an error of ours."""
         import httpx
 
-        sent = {(self._limit_name if name == "max_tokens" else name): v for name, v in payload.items()}
         body = json.dumps(sent, ensure_ascii=False).encode()
         url = f"{self.endpoint.base_url}/chat/completions"
-        deadline = time.monotonic() + self.endpoint.timeout
         try:
             with self._session().stream("POST", url, content=body, headers=self._headers()) as response:
-                data = self._read(response, deadline)
+                yield response
         except httpx.TimeoutException as error:
             raise _Again(f"no answer within {self.endpoint.timeout:g} s") from error
         except httpx.RequestError as error:
             raise _Again(self._clean(str(error)) or type(error).__name__) from error
+        except LlavarError:
+            raise
         except (httpx.InvalidURL, UnicodeError, ValueError) as error:
             raise FetchError(f"{url!r} cannot be asked ({self._clean(str(error))}); check the URL") from error
-        if response.is_success:
-            return data
-        return self._refused(response, data, payload, sent)
+
+    def _deltas(self, payload: Json) -> Iterator[Delta]:
+        """One attempt at an answer in pieces."""
+        sent = self._sent(payload)
+        finish = ""
+        with self._response(sent) as response:
+            deadline = time.monotonic() + self.endpoint.timeout
+            if not response.is_success:
+                chunks = iter([self._refused(response, self._read(response, deadline), payload, sent)])
+            elif "json" not in response.headers.get("content-type", ""):
+                chunks = response.iter_bytes()
+            else:  # a server that does not stream
+                reply = self._parse(self._read(response, deadline), payload, time.perf_counter())
+                yield Delta(text=reply.text, finish=reply.finish or "stop")
+                return
+            for event in events(chunks, limit=self._max_bytes):
+                if event == DONE:
+                    break
+                delta = self._delta(event)
+                finish = delta.finish or finish
+                if delta.text or delta.finish:
+                    yield delta
+        if not finish:
+            raise _Again("the stream ended without an end")
+
+    def _delta(self, event: bytes) -> Delta:
+        try:
+            document: Any = json.loads(event)
+            choices: list[Json] = document["choices"]
+            if not choices:  # the last event of servers that report usage
+                return Delta(text="")
+            content = choices[0]["delta"].get("content")
+            return Delta(text=whole(content or ""), finish=str(choices[0].get("finish_reason") or ""))
+        except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise FetchError(
+                f"{self.endpoint.base_url} sent what is no piece of an answer "
+                f"({self._complaint(event)[1]}); ask again, or another server"
+            ) from error
 
     def _refused(self, response: httpx.Response, data: bytes, payload: Json, sent: Json) -> bytes:
         code, message = self._complaint(data)

@@ -105,6 +105,14 @@ class Reply:
     cached: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """A piece of an answer that is streamed. The last one says in ``finish`` why it ended."""
+
+    text: str
+    finish: str = ""
+
+
 def whole(text: str) -> str:
     """``text`` with halves of surrogate pairs joined, and lone ones replaced by U+FFFD: it can be sent."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
