@@ -6,6 +6,7 @@ Its wheel carries the program and no language data; the system's package does (D
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -74,13 +75,11 @@ class TesseractEngine:
 
     def __init__(self, made: Tesseract) -> None:
         os.environ["OMP_THREAD_LIMIT"] = "1"  # read when the library is loaded
-        import tesserocr
-
         self.name = made.name
-        self._lib: Any = tesserocr
+        self._lib: Any = importlib.import_module("tesserocr")  # by name: it is an extra, and has no types
         try:
-            self._api: Any = tesserocr.PyTessBaseAPI(
-                path=str(made.folder), lang="+".join(made.languages), psm=tesserocr.PSM.AUTO
+            self._api: Any = self._lib.PyTessBaseAPI(
+                path=str(made.folder), lang="+".join(made.languages), psm=self._lib.PSM.AUTO
             )
         except RuntimeError as error:
             raise ModelError(
