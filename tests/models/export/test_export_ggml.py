@@ -65,8 +65,9 @@ def test_any_pieces_are_found_as_the_tokenizer_does_or_refused(pieces: list[str]
         assert words.encode(text) == tokenizer.encode(text)
 
 
-def test_pieces_that_overlap_in_a_circle_are_refused():
-    tokenizer = of_pieces(["ab", "ba"])
+@pytest.mark.parametrize("pieces", [["ab", "ba"], ["aaa"], ["aba"]])
+def test_pieces_that_overlap_in_a_circle_are_refused(pieces: list[str]):
+    tokenizer = of_pieces(pieces)
     with pytest.raises(ModelError, match="overlap in a circle"):
         vocabulary(Path("model"), tokenizer, tokenizer.vocab_size)
 

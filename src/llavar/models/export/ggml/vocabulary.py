@@ -229,7 +229,8 @@ def _rivals(piece: str, pieces: Sequence[str]) -> Iterator[str]:
         rest = piece[start:]
         for other in pieces:
             fits = rest.startswith(other) or (start > 0 and other.startswith(rest))
-            if fits and other != piece:
+            # A piece that can begin within itself is its own rival: both places would gain as much.
+            if fits and (start > 0 or other != piece):
                 yield other
 
 
