@@ -11,7 +11,7 @@ SERVING = """\
 `{command}`; {machine}, load {load} before. Raw: `serving.json`. {model}, every server with {threads} thread for its
 arithmetic, one after the other in one run; each request shows a picture and asks for its text, greedy. Closed loop:
 each client asks again as soon as it has its answer. `natural` answers end by themselves (about five tokens), `fixed`
-ones have {tokens} tokens.
+ones have {tokens} tokens.{note}
 
 | answers | clients | server | requests/s | tokens/s | first token, median / p99, ms | whole, median / p99, ms | peak memory | answers equal |
 |---|---|---|---|---|---|---|---|---|
@@ -77,6 +77,7 @@ def serving(document: Any) -> str:
         model=document["model"],
         threads=document["threads"],
         tokens=document["tokens"]["fixed"],
+        note=f" Note of the run: {document['note']}." if document.get("note") else "",
         rows="\n".join(rows),
         skipped="".join(skipped),
         goals="\n".join(_goals(document["goals"])),
