@@ -30,7 +30,8 @@ LOAD = """\
   come back (429 with Retry-After); lost, mixed up or wrong: {wrong}.
 - Of those answered: median {p50:.2f} s, p99 {p99:.2f} s, longest {longest:.2f} s; a full queue alone explains
   {queue:.2f} s. Unloaded, p99 is {calm:.2f} s.
-- Memory grew by {growth:+.1f} MB a minute in the settled part (from {first:.0f} MB at the start to {last:.0f} MB).
+- Memory: {first:.0f} MB at the start, {last:.0f} MB at the end; fitted slope {growth:+.1f} MB a minute, which says
+  something about runs of five minutes and more only.
 - {kills} times `kill -9` under load: what clients saw is {seen}; no answer that was cut short passed for a whole one.
 
 Faults found: {faults}.

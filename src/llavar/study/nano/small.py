@@ -7,29 +7,23 @@ and lose height. The same scene, large and small, so asks for the same reading a
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
 
 from llavar import chat
-from llavar.data.collate import Batch, collate
 from llavar.data.encode import encode
 from llavar.images import WHOLE, Tiles, view_pixels
-from llavar.models.loss import answer_loss
 from llavar.models.tokenizer import TextTokenizer
-from llavar.records import Box, Conversation, Encoded, Example, Pack
+from llavar.records import Box, Conversation, Encoded, Example
 from llavar.render.layouts import Style, page
 from llavar.render.paint import paint
 from llavar.render.scene import Panel, Scene
 from llavar.study.nano.decoder import lesson, spell
-from llavar.train.llava import parts_of
-from llavar.train.loop import Size
+from llavar.study.nano.tune import LessonObjective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,29 +110,14 @@ def seen(drawn: Scene, size: int, tiles: Tiles, index: int) -> NDArray[np.float3
     return view_pixels(image, tiles=tiles, transform="pad", size=size)
 
 
-class SmallObjective:
-    """A Llava model, trained on conversations about scenes with small text."""
+class SmallObjective(LessonObjective):
+    """Trained on conversations about scenes with small text."""
 
     def __init__(self, model: Any, tokenizer: TextTokenizer, data: SmallData) -> None:
-        self.model, self.tokenizer, self.data = model, tokenizer, data
+        super().__init__(model, tokenizer, batch=data.batch, micro=data.parts)
+        self.data = data
 
-    def parts(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
-        return parts_of(self.model)
-
-    def batches(self, step: int) -> Sequence[Batch]:
-        first = step * self.data.batch
-        made = [self._sample(index) for index in range(first, first + self.data.batch)]
-        made.sort(key=lambda pair: len(pair[0]))
-        size = -(-len(made) // self.data.parts)
-        return [self._batch(made[start : start + size]) for start in range(0, len(made), size)]
-
-    def size(self, batch: Batch) -> Size:
-        return Size(samples=batch.rows, tokens=batch.ids.numel(), supervised=batch.supervised)
-
-    def loss(self, batch: Batch) -> Tensor:
-        return answer_loss(self.model, batch)
-
-    def _sample(self, index: int) -> tuple[Encoded, NDArray[np.float32]]:
+    def sample(self, index: int) -> tuple[Encoded, NDArray[np.float32]]:
         data, name = self.data, f"{self.data.seed}:{index}"
         rng = random.Random(name)
         drawn, conversation = self._lesson(name, rng)
@@ -160,8 +139,3 @@ class SmallObjective:
             return drawn, spell(drawn, rng)
         drawn, conversation, _ = lesson(name, rng, style, data.pages if whole else 0.0, 4.0, data.turns)
         return drawn if whole else anywhere(drawn, data.scale, rng), conversation
-
-    def _batch(self, made: Sequence[tuple[Encoded, NDArray[np.float32]]]) -> Batch:
-        vision = torch.as_tensor(np.concatenate([shown for _, shown in made]))
-        packs = [Pack(rows=(row,)) for row, _ in made]
-        return collate(packs, pad_id=self.tokenizer.pad_id or 0, vision=vision, multiple=8)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from llavar import chat
@@ -42,20 +44,28 @@ class TuneData:
     seed: str = "tune"
 
 
-class SceneObjective:
-    """A Llava model, trained on conversations about rendered scenes."""
+class LessonObjective(ABC):
+    """A Llava model, trained on conversations about pictures that are drawn for each step.
 
-    def __init__(self, model: Any, tokenizer: TextTokenizer, data: TuneData) -> None:
-        self.model, self.tokenizer, self.data = model, tokenizer, data
+    A step has ``batch`` of them, in ``micro`` micro-batches of like length.
+    """
+
+    def __init__(self, model: Any, tokenizer: TextTokenizer, *, batch: int, micro: int) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self._count, self._micro = batch, micro
+
+    @abstractmethod
+    def sample(self, index: int) -> tuple[Encoded, NDArray[np.float32]]:
+        """The row of a number, and what the tower takes of its picture: fp32 (views, 3, size, size)."""
 
     def parts(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
         return parts_of(self.model)
 
     def batches(self, step: int) -> Sequence[Batch]:
-        first = step * self.data.batch
-        made = [self._sample(index) for index in range(first, first + self.data.batch)]
+        first = step * self._count
+        made = [self.sample(index) for index in range(first, first + self._count)]
         made.sort(key=lambda pair: len(pair[0]))
-        size = -(-len(made) // self.data.parts)
+        size = -(-len(made) // self._micro)
         return [self._batch(made[start : start + size]) for start in range(0, len(made), size)]
 
     def size(self, batch: Batch) -> Size:
@@ -64,7 +74,20 @@ class SceneObjective:
     def loss(self, batch: Batch) -> Tensor:
         return answer_loss(self.model, batch)
 
-    def _sample(self, index: int) -> tuple[Encoded, np.ndarray]:
+    def _batch(self, made: Sequence[tuple[Encoded, NDArray[np.float32]]]) -> Batch:
+        vision = torch.as_tensor(np.concatenate([shown for _, shown in made]))
+        packs = [Pack(rows=(row,)) for row, _ in made]
+        return collate(packs, pad_id=self.tokenizer.pad_id or 0, vision=vision, multiple=8)
+
+
+class SceneObjective(LessonObjective):
+    """Trained on conversations about rendered scenes."""
+
+    def __init__(self, model: Any, tokenizer: TextTokenizer, data: TuneData) -> None:
+        super().__init__(model, tokenizer, batch=data.batch, micro=data.parts)
+        self.data = data
+
+    def sample(self, index: int) -> tuple[Encoded, NDArray[np.float32]]:
         name = f"{self.data.seed}:{index}"
         style = Style(random_text=self.data.random_text, wild=0.4)
         drawn, conversation, _ = lesson(
@@ -74,9 +97,4 @@ class SceneObjective:
         encoded = encode(
             row, self.tokenizer, chat.get("llava_v1"), image_tokens=self.data.patches**2, start_end=True
         )
-        return encoded, pixels(drawn, self.data.size, index)
-
-    def _batch(self, made: Sequence[tuple[Encoded, np.ndarray]]) -> Batch:
-        vision = torch.as_tensor(np.stack([shown for _, shown in made]))
-        packs = [Pack(rows=(row,)) for row, _ in made]
-        return collate(packs, pad_id=self.tokenizer.pad_id or 0, vision=vision, multiple=8)
+        return encoded, pixels(drawn, self.data.size, index)[None]

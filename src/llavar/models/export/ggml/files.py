@@ -21,7 +21,7 @@ _STEPS_OF_Q8 = 127
 _FILE_TYPES = {OutType.F32: 0, OutType.F16: 1, OutType.Q8_0: 7}
 
 
-def library() -> Any:
+def gguf_package() -> Any:
     """The package ``gguf``.
 
     Raises:
@@ -47,7 +47,7 @@ def write(
     advance: Callable[[int], None],
 ) -> None:
     """Write a file; tensors are made when their turn comes. ``advance`` is told the bytes of each."""
-    gguf = library()
+    gguf = gguf_package()
     writer: Any = gguf.GGUFWriter(path, architecture)
     for key, value in values.items():
         _put(writer, key, value)
@@ -138,7 +138,7 @@ def compare(path: Path, values: Mapping[str, Value], parts: Sequence[Part]) -> C
     Raises:
         ModelError: something is not what was meant, by more than the type it is kept in explains.
     """
-    gguf = library()
+    gguf = gguf_package()
     reader: Any = gguf.GGUFReader(path)
     for key, value in values.items():
         field = reader.get_field(key)

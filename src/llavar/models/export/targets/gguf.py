@@ -68,7 +68,7 @@ class _Gguf:
     takes = frozenset({"--outtype"})
 
     def refuse(self, order: Order) -> None:
-        files.library()
+        files.gguf_package()
         source = order.source
         shape = described(source)
         if shape.select is not FeatureSelect.DEFAULT:
