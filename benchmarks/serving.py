@@ -17,8 +17,9 @@ likeliest.
 Taken at 1, 8 and 32 clients: requests and tokens a second (those of the texts, by our tokenizer), first
 token and whole answer (median, p99; seconds from sending the request), the highest sum of resident memory of
 the server's processes (asked every 50 ms; pages that they share count twice), failures, and ``equal``: the
-share of answers that are those of this package in one process, one at a time. ``bare`` is that: first token
-and answer of a plain loop, picture and prompt prepared inside the time.
+share of answers that are those of this package in one process, one at a time. ``bare`` is that: first text
+and answer of a plain loop, picture and prompt prepared inside the time. Nano's first token is mostly a blank,
+which no server sends by itself, so that the first text is that of two tokens, for all of them.
 """
 
 from __future__ import annotations
@@ -202,8 +203,9 @@ def _bare(folder: Path, asked: Sequence[Asked], tokens: int) -> tuple[list[str],
     first: list[float] = []
     whole: list[float] = []
     for one in asked:
+        least = next((most for most in (1, 2, 3) if answer(one, most)), 1)
         started = time.perf_counter()
-        answer(one, 1)
+        answer(one, least)
         first.append(time.perf_counter() - started)
         started = time.perf_counter()
         texts.append(answer(one, tokens))

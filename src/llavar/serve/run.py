@@ -27,6 +27,8 @@ _KEEP_ALIVE = 75
 """Seconds; longer than the 60 of nginx, so that a proxy never sends into a connection that just closed."""
 _MARGIN = 5.0
 """After the grace period, for the last words of answers that were given up."""
+_SWITCH = 0.001
+"""Seconds after which an engine's thread lets the event loop in, which has words to send and little to do."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -168,9 +170,12 @@ class Server(uvicorn.Server):
         """As :func:`serve`."""
         loading = threading.Thread(target=self._load, args=(load, ready), name="loading", daemon=True)
         loading.start()
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH)
         try:
             self.run(sockets=[listener])
         finally:
+            sys.setswitchinterval(before)
             listener.close()
             self.stop()
             for closer in self._closers:
