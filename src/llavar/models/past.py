@@ -75,11 +75,9 @@ class Past:
         if not self.length:
             self._kept[layer], self._rows = (key, value), len(key)
             return key, value
+        if self._kept[layer][0].shape[2] < self._start + self.length + key.shape[2]:
+            self._more_columns(key.shape[2])  # of all layers, so that the first of them finds it first
         first, end = self._start, self._start + self.length + key.shape[2]
-        if self._kept[layer][0].shape[2] < end:
-            more = key.shape[2] + _spare(end)
-            old = self._kept[layer]
-            self._kept[layer] = _roomier(old[0], len(old[0]), 0, more), _roomier(old[1], len(old[1]), 0, more)
         keys, values = self._kept[layer]
         keys[: self._rows, :, first + self.length : end] = key
         values[: self._rows, :, first + self.length : end] = value
@@ -199,6 +197,20 @@ class Past:
             for layer, (key, value) in self._kept.items()
         }
         self._start = before
+
+    def _more_columns(self, new: int) -> None:
+        """Places for ``new`` columns after those that count. The ones before are given up: where rows join and
+        leave without end, the beginning of the longest one moves on without end.
+        """
+        first, end, more = self._start, self._start + self.length, new + _spare(self.length + new)
+        self._kept = {
+            layer: (
+                _roomier(key[:, :, first:end], len(key), 0, more),
+                _roomier(value[:, :, first:end], len(value), 0, more),
+            )
+            for layer, (key, value) in self._kept.items()
+        }
+        self._start = 0
 
     def _trim(self) -> None:
         """Leave off columns in which no row has anything, and the mask where it masks nothing else."""
