@@ -1,17 +1,20 @@
-"""How well and how fast a corpus is made: python benchmarks/corpus.py [PART ...] [--pictures N]
+"""How well and how fast a corpus is made: python benchmarks/corpus.py [--only PART ...] [--scenes 2000]
 
 Parts, all of them by default::
 
     ocr         character accuracy of every engine that is installed, on rendered text whose truth is known
                 (flat, like photographs, rotated; letters of 9, 12 and 18 pixels), and seconds a picture
     agreement   how far engines agree where the first one is right, and where it is wrong
+    fetch       pictures a second, fetched from a server on this machine and encoded anew, beside img2dataset
+                (an environment of its own: --img2dataset PYTHON_OR_PATH; left out where there is none)
     duplicates  precision and recall of the near-duplicate stage on edited copies and on cards of one template
-    end         the whole pipeline on rendered scenes: pictures an hour on one core, rows, and what it costs
+    end         the whole pipeline on rendered scenes: pictures an hour and core, rows, and what it costs
                 beyond the time that the engine itself takes
     teacher     rows of the template teacher: is what they quote in the reading, do they repeat, how long
 
-Engines run on one thread, one process. Each part writes its results into benchmarks/results/corpus.json and
-leaves those of the other parts. Seconds are only worth their name on an idle machine.
+Engines run on one thread, one process. Each part writes its results into benchmarks/results/corpus.json as
+soon as it has them and leaves those of the other parts; --resume leaves out parts that are there, made
+with the same sizes. Seconds are only worth their name on an idle machine.
 """
 
 from __future__ import annotations
@@ -19,38 +22,43 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import re
+import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
 from llavar.corpus.agreement import AgreementStage
-from llavar.corpus.dedup import NearSettings, NearStage
 from llavar.corpus.engines import Engine, EngineChoice, factory, known
 from llavar.corpus.engines.rapidocr import RapidOcr
-from llavar.corpus.item import Item, Origin, Taught
-from llavar.corpus.opening import fingerprint
+from llavar.corpus.item import Item, Taught
 from llavar.corpus.recipe import read_recipe, source_of, stages_of
 from llavar.corpus.rows import OcrStage
 from llavar.corpus.shards import Corpus, RunSettings
+from llavar.corpus.stage import Outcome
 from llavar.corpus.teach import turns_of
 from llavar.errors import LlavarError
 from llavar.evals.metrics import edit_distance
-from llavar.records import Line, Reading, Reject
+from llavar.records import Line, Reading
 from llavar.render import fonts, words
 from llavar.render.layouts import Style, page, scene
 from llavar.render.paint import paint
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from corpus_common import machine  # noqa: E402 - neighbours, wherever this is started from
+from corpus_duplicates import duplicates  # noqa: E402
+from corpus_fetch import fetching  # noqa: E402
+
 SIDE, SIZES, TURN = 384, (9, 12, 18), 7.0
 CONDITIONS = ("flat", "photo", "rotated")
 TIMES = "LLAVAR_BENCHMARK_TIMES"
@@ -132,13 +140,13 @@ def read_text(found: Sequence[Line], truth: Sheet) -> str:
     return " ".join(" ".join(text.split()) for _, _, text in sorted(places))
 
 
-def engines() -> Iterator[Engine]:
-    """All that can be loaded without a folder of models; the others are named with the reason."""
+def engines(left_out: dict[str, str]) -> Iterator[Engine]:
+    """All that can be loaded without a folder of models; why the others cannot goes into ``left_out``."""
     for name in known():
         try:
             yield factory(EngineChoice(name=name))()
         except LlavarError as error:
-            print(f"left out: {error}")
+            left_out[name] = str(error)
 
 
 def ocr(count: int) -> dict[str, Any]:
@@ -148,7 +156,8 @@ def ocr(count: int) -> dict[str, Any]:
         for size in SIZES
     }
     found: dict[str, Any] = {}
-    for engine in engines():
+    left_out: dict[str, str] = {}
+    for engine in engines(left_out):
         engine.read(sheets["flat", 18][0].image)  # what is only loaded at the first picture
         accuracy: dict[str, dict[str, float]] = {}
         seconds, total = 0.0, 0
@@ -164,12 +173,18 @@ def ocr(count: int) -> dict[str, Any]:
             accuracy.setdefault(condition, {})[f"{size} px"] = round(1 - edits / letters, 4)
         found[engine.name] = {"accuracy": accuracy, "seconds_a_picture": round(seconds / total, 3)}
         print(engine.name, json.dumps(found[engine.name]))
-    return {"pictures_each": count, "side": SIDE, "rotated_degrees": TURN, "engines": found}
+    return {
+        "pictures_each": count,
+        "side": SIDE,
+        "rotated_degrees": TURN,
+        "engines": found,
+        "left_out": left_out,
+    }
 
 
 def agreement(count: int) -> dict[str, Any]:
     """Of the first two engines: mean agreement where the first is right to 99 %, and where it is not."""
-    pair = list(engines())[:2]
+    pair = list(engines({}))[:2]
     if len(pair) < 2:
         return {"left_out": "fewer than two engines are installed"}
     pair.sort(key=lambda engine: not engine.name.startswith("rapidocr"))
@@ -195,102 +210,6 @@ def agreement(count: int) -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------------------ duplicates
-
-
-EDITS: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "smaller": lambda image: image.resize((int(image.width * 0.6), int(image.height * 0.6))),
-    "jpeg": lambda image: _recoded(image, 35),
-    "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.25),
-    "paler": lambda image: ImageEnhance.Color(image).enhance(0.3),
-    "cropped": lambda image: image.crop(
-        (image.width // 50, image.height // 50, image.width * 49 // 50, image.height * 49 // 50)
-    ),
-    "bordered": lambda image: _bordered(image, image.width // 40),
-    "stamped": lambda image: _stamped(image),
-}
-
-
-def _recoded(image: Image.Image, quality: int) -> Image.Image:
-    import io
-
-    held = io.BytesIO()
-    image.save(held, "JPEG", quality=quality)
-    with Image.open(held) as found:
-        return found.convert("RGB")
-
-
-def _bordered(image: Image.Image, width: int) -> Image.Image:
-    framed = Image.new("RGB", (image.width + 2 * width, image.height + 2 * width), "black")
-    framed.paste(image, (width, width))
-    return framed
-
-
-def _stamped(image: Image.Image) -> Image.Image:
-    copy = image.copy()
-    ImageDraw.Draw(copy).text((copy.width - 70, copy.height - 18), "stock.example", fill="gray", font_size=10)
-    return copy
-
-
-def card(template: int, number: int) -> Image.Image:
-    """A quote card: its template decides on everything but the words."""
-    rng = random.Random(f"template:{template}")
-    paper = tuple(rng.randint(160, 250) for _ in range(3))
-    ink, face = tuple(rng.randint(0, 90) for _ in range(3)), fonts.load(rng.choice(fonts.TRAIN), 26)
-    image = Image.new("RGB", (SIDE, SIDE), paper)
-    draw = ImageDraw.Draw(image)
-    draw.rectangle((14, 14, SIDE - 14, SIDE - 14), outline=ink, width=5)
-    draw.ellipse((SIDE // 2 - 30, 36, SIDE // 2 + 30, 96), fill=ink)
-    say = random.Random(f"card:{template}:{number}")
-    for row in range(4):
-        text = words.phrase(say, held_out=False, length=16)
-        draw.text((SIDE // 2, 140 + 50 * row), text, font=face, fill=ink, anchor="mm")
-    return image
-
-
-def duplicates(count: int) -> dict[str, Any]:
-    """Every scene is followed by its edited copies; cards of one template are all different pictures."""
-    engine = RapidOcr()
-    originals = [paint(scene(f"copy-{seed}", Style(min_lines=2)), SIDE) for seed in range(count)]
-    items = [_item(f"{seed}", image, engine) for seed, image in enumerate(originals)]
-    for seed, image in enumerate(originals):
-        items += [_item(f"{seed}/{name}", edit(image), engine) for name, edit in EDITS.items()]
-    items += [
-        _item(f"card{template}-{number}", card(template, number), engine)
-        for template in range(max(2, count // 4))
-        for number in range(4)
-    ]
-    found: dict[str, Any] = {"originals": count, "copies": count * len(EDITS), "cards": 0}
-    found["cards"] = sum(item.id.startswith("card") for item in items)
-    for name, settings in (
-        ("with_text", NearSettings()),
-        ("fingerprint_alone", replace(NearSettings(), min_text=0.0)),
-    ):
-        stage = NearStage(settings=settings)
-        ended = [one for one in stage.apply(stage.decide([items]), items) if isinstance(one, Reject)]
-        right = [
-            one for one in ended if one.id.partition("/")[0] == one.detail.split(",")[0].partition("/")[0]
-        ]
-        by_edit = Counter(one.id.partition("/")[2] for one in right)
-        found[name] = {
-            "precision": round(len(right) / max(1, len(ended)), 4),
-            "recall": round(len(right) / (count * len(EDITS)), 4),
-            "recall_by_edit": {edit: round(by_edit[edit] / count, 3) for edit in EDITS},
-            "cards_lost": sum(one.id.startswith("card") for one in ended),
-        }
-        print(name, json.dumps(found[name]))
-    return found
-
-
-def _origin(name: str) -> str:
-    return name.partition("/")[0]
-
-
-def _item(name: str, image: Image.Image, engine: RapidOcr) -> Item:
-    reading = Reading(image=name, size=image.size, lines=engine.read(image), engine=engine.name)
-    return Item(id=name, origin=Origin(source="b"), fingerprint=fingerprint(image), readings=(reading,))
-
-
 # ------------------------------------------------------------------------------------------ end to end
 
 
@@ -300,26 +219,69 @@ class TimedRapidOcr(RapidOcr):
     name: ClassVar[str] = RapidOcr.name
 
     def __init__(self) -> None:
-        started = time.perf_counter()
-        super().__init__()
-        self._note("load", started)
+        with noted("load"):
+            super().__init__()
 
     def read(self, image: Image.Image) -> tuple[Line, ...]:
-        started = time.perf_counter()
-        found = super().read(image)
-        self._note("read", started)
-        return found
-
-    def _note(self, what: str, started: float) -> None:
-        with Path(os.environ[TIMES]).open("a") as file:
-            file.write(f"{what} {time.perf_counter() - started}\n")
+        with noted("read"):
+            return super().read(image)
 
 
-RECIPE = "source: {folder: pictures}\nworkers: 1\nshard_rows: 100\n"
+class TimedOcr(OcrStage):
+    """Notes what it takes to open a picture and read it, which an engine by itself has to do as well."""
+
+    def __call__(self) -> Callable[[Item], Outcome]:
+        work = super().__call__()
+
+        def read(item: Item) -> Outcome:
+            with noted("item"):
+                return work(item)
+
+        return read
 
 
-def made(folder: Path, count: int) -> tuple[Corpus, dict[str, float]]:
-    """A corpus of ``count`` rendered pictures, and seconds: of all, and of the engine."""
+@contextmanager
+def noted(what: str) -> Iterator[None]:
+    """Write down the seconds of the clock, and of this process's processor, that something takes."""
+    started, cpu = time.perf_counter(), time.process_time()
+    yield
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    with Path(os.environ[TIMES]).open("a") as file:
+        file.write(f"{what} {seconds} {cpu}\n")
+
+
+RECIPE = "source: {folder: pictures}\nworkers: 1\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A corpus and what it took. ``seconds`` by the clock; ``cpu`` those of all processors together."""
+
+    corpus: Corpus
+    seconds: float
+    cpu: float
+    reading: float
+    loading: float
+    cpu_of: Mapping[str, float]
+    """Of that: of the engine (``read``), with the opening of the pictures (``item``), and to load it."""
+
+
+class Scenes:
+    """Corpora of rendered scenes in a folder of their own, each made once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: dict[int, Made] = {}
+
+    def corpus(self, count: int) -> Made:
+        """Of ``count`` pictures, three in four of them scenes and one a page of text."""
+        if count not in self._made:
+            self._made[count] = made(self._folder / f"{count}", count)
+        return self._made[count]
+
+
+def made(folder: Path, count: int) -> Made:
+    """A corpus of ``count`` rendered pictures by one process that reads."""
     (folder / "pictures").mkdir(parents=True)
     for number in range(count):
         draw = page if number % 4 == 3 else scene
@@ -327,39 +289,47 @@ def made(folder: Path, count: int) -> tuple[Corpus, dict[str, float]]:
     (folder / "recipe.yaml").write_text(RECIPE)
     os.environ[TIMES] = str(folder / "times")
     recipe, out = read_recipe(folder / "recipe.yaml"), folder / "corpus"
-    stages = [
-        replace(stage, engines=(TimedRapidOcr,)) if isinstance(stage, OcrStage) else stage
-        for stage in stages_of(recipe, out)
-    ]
+    timed = TimedOcr(root=out, engines=(TimedRapidOcr,))
+    stages = [timed if isinstance(stage, OcrStage) else stage for stage in stages_of(recipe, out)]
     corpus = Corpus(out)
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), _cpu()
     settings = RunSettings(shard_rows=recipe.shard_rows, workers=1)
     corpus.run(source_of(recipe, folder), stages, settings=settings)
-    seconds = {"all": time.perf_counter() - started, "read": 0.0, "load": 0.0}
+    seconds, cpu = time.perf_counter() - started, _cpu() - cpu
+    took, cpu_of = Counter[str](), Counter[str]()
     for line in (folder / "times").read_text().splitlines():
-        what, took = line.split()
-        seconds[what] += float(took)
-    return corpus, seconds
+        what, one, of_it = line.split()
+        took[what] += float(one)
+        cpu_of[what] += float(of_it)
+    return Made(
+        corpus=corpus, seconds=seconds, cpu=cpu, reading=took["read"], loading=took["load"], cpu_of=cpu_of
+    )
 
 
-def end(count: int) -> dict[str, Any]:
-    """Two runs, one twice as long: what a picture costs does not depend on how long starting takes."""
-    with tempfile.TemporaryDirectory(prefix="llavar-corpus-") as held:
-        _, short = made(Path(held) / "short", count)
-        corpus, long = made(Path(held) / "long", 2 * count)
-        chain = corpus.chain()
-        readings = [item.readings[0] for items in corpus.items("ocr") for item in items]
-        rows = [item for items in corpus.items(chain[-1].stage) for item in items]
-    engine, whole = long["read"] - short["read"], long["all"] - short["all"]
+def _cpu() -> float:
+    """Seconds of processors, of this process and of those that it has ended."""
+    return sum(os.times()[:4])
+
+
+def end(scenes: Scenes, count: int) -> dict[str, Any]:
+    """Two runs, one of a quarter: what a picture costs does not depend on how long starting takes."""
+    few = max(1, count // 4)
+    short, long = scenes.corpus(few), scenes.corpus(count)
+    chain = long.corpus.chain()
+    readings = [item.readings[0] for items in long.corpus.items("ocr") for item in items]
+    rows = [item for items in long.corpus.items(chain[-1].stage) for item in items]
+    engine, whole = long.reading - short.reading, long.seconds - short.seconds
     return {
-        "pictures": 2 * count,
-        "seconds": round(long["all"], 2),
-        "seconds_of_the_engine": round(long["read"], 2),
-        "seconds_to_load_it": round(long["load"], 2),
-        "seconds_a_picture": round(whole / count, 4),
+        "pictures": count,
+        "seconds": round(long.seconds, 2),
+        "seconds_of_the_engine": round(long.reading, 2),
+        "seconds_to_load_it": round(long.loading, 2),
+        "seconds_a_picture": round(whole / (count - few), 4),
         "overhead_over_the_engine": round(whole / engine - 1, 4),
-        "overhead_with_start": round(long["all"] / long["read"] - 1, 4),
-        "pictures_an_hour_a_core": round(3600 * count / whole),
+        "overhead_with_start": round(long.seconds / long.reading - 1, 4),
+        "processor": _processor(short, long, count - few),
+        "pictures_an_hour": round(3600 * (count - few) / whole),
+        "pictures_an_hour_a_core": round(3600 * (count - few) / (long.cpu - short.cpu)),
         "lines_a_picture": round(sum(len(one.lines) for one in readings) / len(readings), 1),
         "stage1_rows": sum(item.stage1 is not None for item in rows),
         "stage2_rows": sum(item.stage2 is not None for item in rows),
@@ -368,29 +338,55 @@ def end(count: int) -> dict[str, Any]:
     }
 
 
+def _processor(short: Made, long: Made, pictures: int) -> dict[str, float]:
+    """Seconds of processors, which other work on the machine changes less than those of the clock.
+
+    A picture's are those of the steady state: what starting takes is in both runs, and stands by itself.
+    """
+    a_picture = (long.cpu - short.cpu) / pictures
+    of = {name: (long.cpu_of[name] - short.cpu_of[name]) / pictures for name in ("read", "item")}
+    return {
+        "a_picture": round(a_picture, 4),
+        "of_the_engine": round(of["read"], 4),
+        "of_the_engine_with_opening": round(of["item"], 4),
+        "overhead_over_the_engine": round(a_picture / of["read"] - 1, 4),
+        "overhead_over_the_engine_with_opening": round(a_picture / of["item"] - 1, 4),
+        "to_start": round(short.cpu - a_picture * pictures_of(short), 2),
+        "of_that_to_load_the_engine": round(short.cpu_of["load"], 2),
+    }
+
+
+def pictures_of(run: Made) -> int:
+    return run.corpus.chain()[0].rows
+
+
 # ------------------------------------------------------------------------------------------ the teacher
 
 
 _QUOTED = re.compile(r'"([^"]+)"')
 
 
-def teacher(count: int, tokenizer: Path | None) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="llavar-corpus-") as held:
-        corpus, _ = made(Path(held) / "c", count)
-        last = corpus.chain()[-1].stage
-        rows = [item for items in corpus.items(last) for item in items]
+def teacher(scenes: Scenes, count: int, tokenizer: Path | None) -> dict[str, Any]:
+    """What the rows of a corpus of rendered scenes are worth, and how long they are beside the paper's."""
+    corpus = scenes.corpus(count).corpus
+    rows = [item for items in corpus.items(corpus.chain()[-1].stage) for item in items]
     taught = [item.stage2 for item in rows if item.stage2 is not None]
     checks = Counter(ok for one in taught for ok in _supported(one))
+    read = Counter(ok for item in rows if item.stage2 for ok in _read(item.stage2, item.readings[0]))
     texts = [tuple(turn.text for turn in one.conversation.turns) for one in taught]
     questions = [tuple(text.replace("<image>", "").strip() for text in one[::2]) for one in texts]
     first = [item.stage1.turns for item in rows if item.stage1 is not None]
     return {
+        "pictures": count,
         "rows": {"stage1": len(first), "stage2": len(taught)},
         "turns_a_row": round(sum(len(one) / 2 for one in texts) / len(texts), 2),
-        "quotes_checked": checks.total(),
-        "quotes_found": round(checks[True] / max(1, checks.total()), 4),
+        "answers_checked": checks.total(),
+        "answers_supported": round(checks[True] / max(1, checks.total()), 4),
+        "words_of_support": read.total(),
+        "words_that_were_read": round(read[True] / max(1, read.total()), 4),
         "questions_asked_twice_in_a_row": sum(len(set(one)) < len(one) for one in questions),
         "equal_conversations": len(texts) - len(set(texts)),
+        "tokenizer": "" if tokenizer is None else tokenizer.name,
         "lengths": {
             "stage1": _lengths([(one[0].text, one[1].text) for one in first], tokenizer),
             "stage2": _lengths(
@@ -399,6 +395,12 @@ def teacher(count: int, tokenizer: Path | None) -> dict[str, Any]:
             "paper_llama_tokens": {"stage1": [17.2, 48.8], "stage2": [15.1, 40.5]},
         },
     }
+
+
+def _read(taught: Taught, reading: Reading) -> Iterator[bool]:
+    """Whether each word of the lines that answers rest on is among those that the engine read."""
+    words_read = {word for line in reading.lines for word in line.text.split()}
+    yield from (word in words_read for line in taught.support for word in line.split())
 
 
 def _supported(taught: Taught) -> Iterator[bool]:
@@ -415,13 +417,14 @@ def _supported(taught: Taught) -> Iterator[bool]:
 
 
 def _lengths(pairs: Sequence[tuple[str, str]], tokenizer: Path | None) -> dict[str, list[float]]:
-    """Means of instruction and response: characters, words, and tokens where there is a tokenizer."""
+    """Means of instruction and response: characters, words, and tokens where a tokenizer is named."""
     measures: dict[str, Callable[[str], int]] = {"characters": len, "words": lambda text: len(text.split())}
     if tokenizer is not None:
-        from tokenizers import Tokenizer
+        from llavar.models.tokenizer import load_tokenizer
 
-        found = Tokenizer.from_file(str(tokenizer))
-        measures["tokens"] = lambda text: len(found.encode(text, add_special_tokens=False).ids)
+        found = load_tokenizer(tokenizer)
+        start = len(found.encode(""))
+        measures["tokens"] = lambda text: len(found.encode(text)) - start
     clean = [(one.replace("<image>", "").strip(), other) for one, other in pairs]
     return {
         name: [round(sum(measure(pair[side]) for pair in clean) / max(1, len(clean)), 1) for side in (0, 1)]
@@ -433,35 +436,62 @@ def _lengths(pairs: Sequence[tuple[str, str]], tokenizer: Path | None) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    names = ("ocr", "agreement", "duplicates", "end", "teacher")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(names))
-    parser.add_argument("--pictures", type=int, default=20, help="of each kind; 20 by default")
-    parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json, for lengths in tokens")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/corpus.json")
-    arguments = parser.parse_args()
-    if unknown := set(arguments.parts) - {*names}:
-        parser.error(f"there is no part {sorted(unknown)[0]!r}; parts are {', '.join(names)}")
-    count = arguments.pictures
-    makers: dict[str, Callable[[], dict[str, Any]]] = {
-        "ocr": lambda: ocr(count),
-        "agreement": lambda: agreement(count),
-        "duplicates": lambda: duplicates(count),
-        "end": lambda: end(5 * count),
-        "teacher": lambda: teacher(5 * count, arguments.tokenizer),
-    }
+    arguments = _arguments()
     held: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
-    for name in arguments.parts or names:
-        started = time.perf_counter()
-        found = makers[name]()
-        held[name] = {**found, "took": round(time.perf_counter() - started, 1), "machine": machine()}
-        arguments.out.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
-        print(json.dumps({name: held[name]}, indent=1))
+    with tempfile.TemporaryDirectory(prefix="llavar-corpus-") as folder:
+        for name, (asked, make) in parts(arguments, Scenes(Path(folder))).items():
+            if arguments.only and name not in arguments.only:
+                continue
+            if arguments.resume and held.get(name, {}).get("asked") == asked:
+                print(f"{name}: there already")
+                continue
+            on, started = machine(), time.perf_counter()
+            found = make()
+            took = round(time.perf_counter() - started, 1)
+            held[name] = {"asked": asked, **found, "took": took, "machine": on}
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
+            arguments.out.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
+            print(json.dumps({name: held[name]}, indent=1), flush=True)
 
 
-def machine() -> str:
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}{load}"
+def parts(
+    arguments: argparse.Namespace, scenes: Scenes
+) -> dict[str, tuple[dict[str, object], Callable[[], dict[str, Any]]]]:
+    """Each part with its sizes and what makes it."""
+    many, count, tokenizer = arguments.pictures, arguments.scenes, arguments.tokenizer
+    urls, repeat, peer = arguments.urls, arguments.repeat, arguments.img2dataset
+    return {
+        "ocr": ({"pictures": many}, lambda: ocr(many)),
+        "agreement": ({"pictures": many}, lambda: agreement(many)),
+        "fetch": (
+            {"urls": urls, "repeat": repeat, "img2dataset": bool(peer)},
+            lambda: fetching(urls, repeat=repeat, peer=peer),
+        ),
+        "duplicates": ({"originals": arguments.originals}, lambda: duplicates(arguments.originals)),
+        "end": ({"scenes": count}, lambda: end(scenes, count)),
+        "teacher": (
+            {"scenes": count, "tokenizer": tokenizer is not None},
+            lambda: teacher(scenes, count, tokenizer),
+        ),
+    }
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    names = ("ocr", "agreement", "fetch", "duplicates", "end", "teacher")
+    parser.add_argument("--only", nargs="+", choices=names, metavar="PART", help=", ".join(names))
+    parser.add_argument("--resume", action="store_true", help="leave out parts that are there already")
+    parser.add_argument("--pictures", type=int, default=10, help="of each kind for the engines (10)")
+    parser.add_argument("--urls", type=int, default=400, help="to fetch (400)")
+    parser.add_argument("--repeat", type=int, default=3, help="times each tool fetches them (3)")
+    parser.add_argument(
+        "--img2dataset", default="", metavar="PYTHON_OR_PATH", help="an environment or a Python that has it"
+    )
+    parser.add_argument("--originals", type=int, default=12, help="that copies are made of (12)")
+    parser.add_argument("--scenes", type=int, default=200, help="through the whole pipeline (200)")
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="a tokenizer's, for lengths in tokens")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/corpus.json")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

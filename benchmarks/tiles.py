@@ -75,10 +75,7 @@ class Round:
     decoder: float
 
 
-ROUNDS = (
-    Round(steps=420, seed="small", projector=1e-3, decoder=6e-4),
-    Round(steps=360, seed="more", projector=7e-4, decoder=5e-4),
-)
+ROUNDS = (Round(steps=1200, seed="small", projector=1e-3, decoder=6e-4),)
 
 
 def train(arm: str, run: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+from llavar.corpus import crew as crew_module
 from llavar.corpus.crew import Crew, Loss, Lost
 from llavar.errors import ConfigError, MissingExtraError, ModelError
 
@@ -82,6 +84,17 @@ def test_a_process_killed_from_outside_between_tasks_costs_nothing(work: ModuleT
     with Crew(maker=work.Doubling(), workers=1, time_limit=30.0) as crew:
         assert list(crew.results([(0, 1)])) == [(0, 2)]
         (worker,) = crew._hired
-        os.kill(worker.process.pid, 9)
-        worker.process.join()
+        os.kill(worker.hand.process.pid, 9)
+        worker.hand.process.join()
         assert list(crew.results([(0, 2)])) == [(0, 4)]
+
+
+@pytest.mark.parametrize("library", [object(), OSError("no library"), TypeError("none by this name")])
+def test_an_allocator_that_cannot_be_told_is_left_as_it_is(library: object, monkeypatch: pytest.MonkeyPatch):
+    def opened(_name: object) -> object:
+        if isinstance(library, Exception):
+            raise library
+        return library
+
+    monkeypatch.setattr(ctypes, "CDLL", opened)
+    crew_module._keep_freed_memory()

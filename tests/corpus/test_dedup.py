@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,78 @@ def test_edited_copies_of_real_pictures_are_found_and_cards_of_a_template_stay(t
     assert sorted(gone) == [f"{number}-{version}" for number in range(3) for version in (1, 2, 3)]
 
 
+def read(name: str, image: Image.Image, text: str) -> Item:
+    line = Line(text=text, box=Box(left=0, top=0, right=9, bottom=9))
+    reading = Reading(image="", size=image.size, lines=(line,), engine="e")
+    return Item(id=name, origin=Origin(source="s"), fingerprint=fingerprint(image), readings=(reading,))
+
+
+def cut_and_framed(text: str) -> dict[str, Image.Image]:
+    """A quote on a ground without flat margins, cut at its edges, and in a frame."""
+    image = Image.linear_gradient("L").resize((320, 240)).convert("RGB")
+    image.paste(quote(text).crop((15, 15, 305, 225)), (15, 15))
+    framed = Image.new("RGB", (360, 280), "white")
+    framed.paste(image, (20, 20))
+    return {"whole": image, "cut": image.crop((12, 6, 314, 240)), "framed": framed}
+
+
+def test_copies_that_were_cut_or_framed_are_found_where_the_same_is_written():
+    shard = [
+        read(f"{text}-{name}", image, text)
+        for text in ("dream big/dare to fail", "stay hungry/stay foolish")
+        for name, image in cut_and_framed(text).items()
+    ]
+    gone = ended(NearStage(), shard[:4], shard[4:])
+    assert sorted(gone) == sorted(one.id for one in shard if not one.id.endswith("whole"))
+    assert all(detail.endswith("bits differ where they overlap") for _, detail in gone.values())
+    assert ended(NearStage(settings=NearSettings(max_crop=0)), shard) == {}
+
+
+def test_the_same_words_on_another_picture_are_no_copy():
+    text = "dream big/dare to fail"
+    other = Image.linear_gradient("L").rotate(90).resize((320, 240)).convert("RGB")
+    ImageDraw.Draw(other).text((40, 120), text, fill="black", font_size=20)
+    assert ended(NearStage(), [read("a", quote(text), text), read("b", other, text)]) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "same"),
+    [
+        ("anna smith", "john miller", False),
+        ("anna smith", "anna srnith", True),
+        ("anna smith", "", True),
+        ("no. 17", "no. 18", False),
+        ("john miller", "no. 18", False),
+    ],
+)
+def test_a_name_in_the_place_of_another_tells_cards_apart(name: str, other: str, same: bool):
+    rest = "certificate of attendance at the annual meeting of the society in spring"
+    pair = [item("a", text=f"{rest} {name}"), item("b", bits=1, text=f"{rest} {other}")]
+    assert bool(ended(NearStage(), pair)) is same
+    assert bool(ended(NearStage(settings=NearSettings(min_text=0)), pair)) is True
+
+
+def test_words_that_nobody_is_sure_of_tell_nothing_apart():
+    rest = "certificate of attendance at the annual meeting of the society in spring"
+    pair: list[Item] = []
+    for number, text in enumerate(("qwrtzp", "hjklmn")):
+        one = item(str(number), bits=number, text=rest)
+        box = Box(left=0, top=9, right=9, bottom=12)
+        doubtful = Line(text=text, box=box, confidence=0.5)
+        reading = replace(one.readings[0], lines=(*one.readings[0].lines, doubtful))
+        pair.append(replace(one, readings=(reading,)))
+    assert list(ended(NearStage(), pair)) == ["1"]
+
+
+def test_what_only_the_comparison_needed_is_gone_behind_it():
+    stage, one = NearStage(), read("a", quote("one"), "one")
+    assert one.fingerprint is not None
+    assert one.fingerprint.content
+    (kept,) = stage.apply(stage.decide([[one]]), [one])
+    assert isinstance(kept, Item)
+    assert kept.fingerprint == replace(one.fingerprint, content="")
+
+
 def test_the_same_picture_in_two_formats_is_one(tmp_path: Path):
     for name in ("a.png", "b.bmp"):
         quote("one").save(tmp_path / name)
@@ -133,13 +206,25 @@ def test_the_same_picture_in_two_formats_is_one(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("one", "other", "same"),
-    [("", "", True), ("", "a", False), ("open daily", "open daily", True), ("open daily", "closed", False)],
+    [
+        ("", "", True),
+        ("", "a", False),
+        ("open daily", "open daily", True),
+        ("open daily", "closed", False),
+        ("certificate no. 17 of 20", "certificate no. 18 of 20", False),
+        ("certificate no. 17 of 20", "certificate no. 17 0f 20", True),
+        ("first line here second line there", "second line there first line here", True),
+        ("dream big", "dream big www.stock.example", True),
+        ("dream big", "dream big and dare to fail, and fail again", False),
+        ("sale", "sale of all our winter coats", False),
+        ("1 2 3 4 5 6 7 8 9 10", "1 2 3 4 5 6 7 8 9 11", True),
+    ],
 )
 def test_texts_agree_by_what_they_have_in_common(one: str, other: str, same: bool):
     assert agree(one, other, 0.8) is same
 
 
-@pytest.mark.parametrize("wrong", [{"max_bits": 61}, {"max_bits": -1}, {"min_text": 1.5}])
+@pytest.mark.parametrize("wrong", [{"max_bits": 61}, {"max_bits": -1}, {"min_text": 1.5}, {"max_crop": 21}])
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, float]):
     with pytest.raises(ConfigError, match=f"{next(iter(wrong))} is {next(iter(wrong.values()))}"):
         NearSettings(**wrong)

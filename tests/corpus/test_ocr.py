@@ -4,16 +4,30 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from llavar.corpus import ocr
+from llavar.corpus.engines import Engine
+from llavar.corpus.engines.rapidocr import RapidOcr
+from llavar.corpus.item import Item, Origin
 from llavar.corpus.layout import LayoutSettings, arrange
-from llavar.corpus.ocr import OcrReason, RapidOcr, read_all, read_one, shrink
+from llavar.corpus.ocr import OcrReason, opened, read_opened, shrink
+from llavar.corpus.rows import OcrSettings, OcrStage
+from llavar.corpus.shards import Corpus, RunSettings
+from llavar.corpus.sources import Folder
 from llavar.errors import ConfigError, MissingExtraError, ModelError
+from llavar.images import open_image
 from llavar.records import Reading, Reject
 
 Blank = Callable[..., Path]
+
+
+def read_one(path: Path, engine: Engine, **options: Any) -> Reading | Reject:
+    picture = opened(path, **options)
+    return picture if isinstance(picture, Reject) else read_opened(picture, engine)
 
 
 def poster(path: Path, *lines: str, scale: int = 1) -> Path:
@@ -31,7 +45,8 @@ def test_rapidocr_reads_rendered_text_exactly(tmp_path: Path) -> None:
     large = poster(tmp_path / "b.png", "Second poster", "with two lines", scale=3)
     blank = tmp_path / "c.png"
     Image.new("RGB", (400, 300), "white").save(blank)
-    results = list(read_all([small, large, blank], workers=1))
+    engine = RapidOcr()
+    results = [read_one(path, engine) for path in (small, large, blank)]
     assert all(isinstance(result, Reading) for result in results), results
     readings = [result for result in results if isinstance(result, Reading)]
     texts = [arrange(reading, LayoutSettings()).reading.text for reading in readings]
@@ -52,7 +67,8 @@ def test_rapidocr_reads_a_picture_of_one_pixel(tmp_path: Path) -> None:
 
 def test_rapidocr_on_photographs(shared_data: Path) -> None:
     paths = [shared_data / "photos" / name for name in ("gatech.png", "waterview.jpg")]
-    cover, water = read_all(paths, workers=1)
+    engine = RapidOcr()
+    cover, water = (read_one(path, engine) for path in paths)
     assert isinstance(cover, Reading)
     assert "1885" in cover.text
     assert "PROGRESS" in cover.text
@@ -71,41 +87,39 @@ def test_rapidocr_without_its_models_downloads_nothing(tmp_path: Path) -> None:
         RapidOcr._params(tmp_path)
 
 
-def test_results_keep_the_order_and_bad_pictures_become_rejects(blank: Blank, engines: ModuleType) -> None:
+def read(folder: Path, out: Path, engine: type, time_limit: float = 2.0) -> dict[str, str]:
+    """What the stage makes of each picture of a folder: its text, or why it has none."""
+    corpus, stage = Corpus(out), OcrStage(root=out, engines=(engine,), time_limit=time_limit)
+    corpus.run(Folder(path=folder), [stage], settings=RunSettings(workers=2))
+    found = {item.id: item.readings[0].text for items in corpus.items("ocr") for item in items}
+    ended = [one.reject for rejects in corpus.rejected("ocr") for one in rejects]
+    assert {reject.stage for reject in ended} == {"ocr"}
+    return found | {reject.id: reject.reason for reject in ended}
+
+
+def test_bad_pictures_are_rejects_and_the_others_are_read(
+    blank: Blank, engines: ModuleType, tmp_path: Path
+) -> None:
     page = blank(50, "page.png")
     page.write_bytes(b"<html>not a picture</html>")
-    paths = [
-        blank(engines.HANGS), blank(60), blank(engines.DIES), page, blank(61), blank(engines.FAILS),
-        page.with_name("gone.png"), page.parent, blank(62),
-    ]  # fmt: skip
-    heard: dict[int, Reading | Reject] = {}
-    results = list(
-        read_all(paths, engine=engines.FakeEngine, workers=2, time_limit=2, on_result=heard.__setitem__)
-    )
-    assert [heard[place] for place in range(len(paths))] == results
-    reasons = [result.reason if isinstance(result, Reject) else result.text for result in results]
-    assert reasons == [
-        OcrReason.TIME_LIMIT,
-        "tall 30\nwide 60",
-        OcrReason.PROCESS_DIED,
-        OcrReason.CANNOT_OPEN,
-        "tall 30\nwide 61",
-        OcrReason.ENGINE_FAILED,
-        OcrReason.CANNOT_OPEN,
-        OcrReason.CANNOT_OPEN,
-        "tall 30\nwide 62",
-    ]
-    ids = [result.id if isinstance(result, Reject) else result.image for result in results]
-    assert ids == [str(path) for path in paths]
-    assert isinstance(results[2], Reject)
-    assert results[2].detail == "exit code 7, 3 times"
-    assert {result.stage for result in results if isinstance(result, Reject)} == {"ocr"}
+    for width in (engines.HANGS, 60, engines.DIES, 61, engines.FAILS):
+        blank(width)
+    assert read(page.parent, tmp_path / "c", engines.FakeEngine) == {
+        "41.png": "it took longer than the time limit",
+        "42.png": "the process died on it",
+        "43.png": OcrReason.ENGINE_FAILED,
+        "60.png": "tall 30\nwide 60",
+        "61.png": "tall 30\nwide 61",
+        "page.png": OcrReason.CANNOT_OPEN,
+    }
 
 
-def test_a_last_picture_that_hangs_leaves_no_process(blank: Blank, engines: ModuleType) -> None:
-    (only,) = read_all([blank(engines.HANGS)], engine=engines.FakeEngine, workers=4, time_limit=1)
-    assert isinstance(only, Reject)
-    assert only.detail == "1 s"
+@pytest.mark.parametrize("what", ["gone.png", "."])
+def test_what_is_no_file_is_a_reject(what: str, engines: ModuleType, tmp_path: Path) -> None:
+    work = OcrStage(root=tmp_path, engines=(engines.FakeEngine,))()
+    found = work(Item(id="a", origin=Origin(source="s", path=what)))
+    assert isinstance(found, Reject)
+    assert (found.id, found.reason) == ("a", OcrReason.CANNOT_OPEN)
 
 
 def test_boxes_come_back_in_pixels_of_the_original(blank: Blank, engines: ModuleType) -> None:
@@ -121,6 +135,29 @@ def test_boxes_come_back_in_pixels_of_the_original(blank: Blank, engines: Module
     assert full.text == "tall 768\nwide 1536"
 
 
+def test_a_large_jpeg_of_known_size_is_read_from_a_part_of_its_pixels(
+    engines: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int | None] = []
+
+    def noting(path: Path, reduced_to: int | None = None) -> Image.Image:
+        seen.append(reduced_to)
+        return open_image(path, reduced_to=reduced_to)
+
+    monkeypatch.setattr(ocr, "open_image", noting)
+    path = poster(tmp_path / "a.jpg", "GRAND OPENING", "Fresh bread", scale=8)
+    full, part = read_one(path, RapidOcr()), read_one(path, RapidOcr(), size=(4160, 1360))
+    assert isinstance(full, Reading)
+    assert isinstance(part, Reading)
+    assert seen == [None, 768]
+    assert full.size == part.size == (4160, 1360)
+    assert arrange(part, LayoutSettings()).reading.text == "GRAND OPENING\nFresh bread"
+    for one, other in zip(full.lines, part.lines, strict=True):
+        assert one.text == other.text
+        assert abs(one.box.left - other.box.left) < 40
+        assert abs(one.box.bottom - other.box.bottom) < 40
+
+
 @pytest.mark.parametrize(
     ("size", "edge", "wanted"),
     [((100, 50), 384, (100, 50)), ((800, 768), 384, (400, 384)), ((768, 9000), 384, (384, 4500)),
@@ -130,31 +167,24 @@ def test_shrink(size: tuple[int, int], edge: int | None, wanted: tuple[int, int]
     assert shrink(Image.new("RGB", size), edge).size == wanted
 
 
-def test_an_engine_that_cannot_load_ends_the_run(blank: Blank, engines: ModuleType) -> None:
-    path = blank(60)
-    with pytest.raises(MissingExtraError, match="pip install nothing"):
-        list(read_all([path], engine=engines.AbsentEngine))
-    with pytest.raises(ModelError, match="ZeroDivisionError: no models"):
-        list(read_all([path], engine=engines.BrokenEngine))
-    with pytest.raises(ModelError, match="exit code 3"):
-        list(read_all([path], engine=engines.DyingEngine))
+@pytest.mark.parametrize(
+    ("engine", "error", "sentence"),
+    [
+        ("AbsentEngine", MissingExtraError, "pip install nothing"),
+        ("BrokenEngine", ModelError, "ZeroDivisionError: no models"),
+        ("DyingEngine", ModelError, "exit code 3"),
+    ],
+)
+def test_an_engine_that_cannot_load_ends_the_run(
+    engine: str, error: type[Exception], sentence: str, blank: Blank, engines: ModuleType, tmp_path: Path
+) -> None:
+    folder = blank(60).parent
+    with pytest.raises(error, match=sentence):
+        read(folder, tmp_path / "c", getattr(engines, engine))
 
 
-def test_settings_that_cannot_work_are_refused_at_once(engines: ModuleType) -> None:
-    with pytest.raises(ConfigError, match="workers is 0"):
-        read_all([], workers=0)
-    with pytest.raises(ConfigError, match="time_limit is nan"):
-        read_all([], time_limit=float("nan"))
+def test_settings_that_cannot_work_are_refused() -> None:
+    with pytest.raises(ConfigError, match="there are 0 OCR engines"):
+        OcrSettings(engines=())
     with pytest.raises(ConfigError, match="short_edge is 3"):
-        read_all([], short_edge=3)
-    assert list(read_all([], engine=engines.FakeEngine)) == []
-
-
-def test_closing_early_ends_the_processes(blank: Blank, engines: ModuleType) -> None:
-    import multiprocessing
-
-    paths = [blank(60), blank(61), blank(engines.HANGS)]
-    results = read_all(paths, engine=engines.FakeEngine, workers=1)
-    assert isinstance(next(results), Reading)
-    results.close()
-    assert not multiprocessing.active_children()
+        OcrSettings(engines=("a",), short_edge=3)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,8 +23,9 @@ from llavar.corpus.stage import Stage
 from llavar.corpus.teach import TemplateTeacher
 from llavar.corpus.teaching.stage import EndpointTeachStage
 from llavar.corpus.teaching.teacher import EndpointTeacher
+from llavar.corpus.wordings import SceneFacts
 from llavar.errors import ConfigError, NotFoundError
-from llavar.records import Reject
+from llavar.records import Conversation, Line, Reading, Reject
 
 LAYOUT = LayoutSettings(min_height=0)
 SHORT = PairSettings(max_chars=12)
@@ -230,3 +233,40 @@ def test_a_teacher_that_cannot_work_is_refused_and_keys_are_not_repeated(
 def test_a_corpus_without_a_recipe_says_so(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="holds no corpus"):
         saved_recipe(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------ the last gate
+
+
+@dataclass(frozen=True)
+class Careless:
+    """A teacher whose conversations are not fit to be learned."""
+
+    said: tuple[str, str]
+
+    def teach(
+        self, reading: Reading, facts: SceneFacts | None = None, *, dropped: Sequence[Line] = ()
+    ) -> Conversation | Reject:
+        return Conversation.of(*self.said)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (("<image>\nWhat does the OCR say?", "GRAND"), "question names OCR or a caption"),
+        (("<image>\nWhat does it say?", "GRAND</s>"), "control string in an answer"),
+        (("<image>\nWhat does it say?", 'It says "nothing"'), "quoted string does not match the picture"),
+        (("What does it say?", "GRAND"), "image tags do not match images"),
+    ],
+)
+def test_a_conversation_with_a_fault_is_no_row(
+    said: tuple[str, str], reason: str, helpers: ModuleType
+) -> None:
+    stage = TemplateTeachStage(settings=TeachSettings(layout=LAYOUT, teacher=Careless(said)))
+    taught = stage.taught(helpers.item("a", "GRAND OPENING"))
+    assert isinstance(taught, Item)
+    assert taught.stage2 is None
+    assert [(note.id, note.stage, note.reason) for note in taught.notes] == [("a", "check", reason)]
+    ended = stage.taught(helpers.item("a", "GRAND OPENING", with_row=False))
+    assert isinstance(ended, Reject)
+    assert ended.reason == reason

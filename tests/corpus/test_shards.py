@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import os
 import random
@@ -17,8 +19,8 @@ from typing import Any
 import pytest
 
 from llavar.corpus.item import Item, Origin
-from llavar.corpus.shards import Corpus, RunSettings, RunSummary, Step, rejects_of
-from llavar.errors import ConfigError, DataError, ModelError
+from llavar.corpus.shards import SCAN, Corpus, RunSettings, RunSummary, Step, rejects_of
+from llavar.errors import ConfigError, DataError, MissingExtraError, ModelError
 from llavar.records import Reject
 
 HERE = Path(__file__).parent
@@ -28,8 +30,6 @@ SETTINGS = RunSettings(shard_rows=8, workers=2)
 
 @pytest.fixture
 def stages(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    import importlib
-
     monkeypatch.syspath_prepend(str(HERE))
     return importlib.import_module("runner_stages")
 
@@ -316,3 +316,54 @@ def test_items_survive_the_way_through_a_file(tmp_path: Path):
     path.write_bytes(b"PAR1 but no more")
     with pytest.raises(DataError, match="is no Parquet file"):
         Table(Item).read(path)
+
+
+# ------------------------------------------------------------------------------------------ some stages
+
+
+def test_a_run_that_stops_early_computes_no_more_and_forgets_nothing(tmp_path: Path, stages: ModuleType):
+    corpus, source = Corpus(tmp_path), stages.Numbers(count=20)
+    chain = [stages.Row(time_limit=None), stages.Many()]
+
+    def run_until(until: str | None) -> list[tuple[str, int]]:
+        summary = corpus.run(source, chain, settings=SETTINGS, until=until)
+        return [(stage.stage, stage.computed) for stage in summary.stages]
+
+    assert run_until(SCAN) == [("scan", 3)]
+    assert run_until("row") == [("scan", 0), ("row", 3)]
+    assert [(one.stage, one.shards) for one in corpus.chain()] == [("scan", 3), ("row", 3), ("many", 0)]
+    assert run_until(None) == [("scan", 0), ("row", 0), ("many", 3)]
+    assert run_until("row") == [("scan", 0), ("row", 0)]
+    assert [one.shards for one in corpus.chain()] == [3, 3, 3]
+    with pytest.raises(ConfigError, match="no stage 'third' to stop after; the stages are scan, row, many"):
+        run_until("third")
+
+
+def test_the_first_stage_that_is_behind_is_named_and_nothing_is_computed(
+    tmp_path: Path, stages: ModuleType, trace: Path
+):
+    corpus, source = Corpus(tmp_path), stages.Numbers(count=20)
+    chain = [stages.Row(time_limit=None), stages.Many()]
+
+    def behind(source: Any = source, chain: Any = chain, rows: int = SETTINGS.shard_rows) -> str | None:
+        return corpus.behind(source, chain, settings=RunSettings(shard_rows=rows))
+
+    corpus.run(source, chain, settings=SETTINGS, until="row")
+    traced(trace)
+    assert behind() == "many"
+    corpus.run(source, chain, settings=SETTINGS)
+    assert behind() is None
+    assert behind(chain=[stages.Row(time_limit=None, settings=stages.Tell(note="x")), chain[1]]) == "row"
+    assert behind(source=stages.Numbers(count=21)) == "scan"
+    assert behind(rows=9) == "scan"
+    corpus.path("row", 1).unlink()
+    assert behind() == "row"
+    assert "row" not in traced(trace)
+
+
+def test_without_parquet_one_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        MissingExtraError, match=r"Parquet files.* 'pyarrow': run  pip install 'llavar\[ocr\]'"
+    ):
+        Corpus(tmp_path)

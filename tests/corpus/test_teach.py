@@ -174,7 +174,7 @@ def test_rows_from_any_text_pass_the_check(texts: list[str], seed: int, scene: b
         assert not transcription(read)
         return
     row = Example(id="x", conversation=made, images=("x.png",))
-    assert check_rows([row], None, texts={"x": transcription(read)}, open_images=False) == []
+    assert check_rows([row], texts={"x": transcription(read)}) == []
     for asked, answered in turns_of(made):
         assert escape_special(asked.text.replace(IMAGE_TAG, "")) == asked.text.replace(IMAGE_TAG, "")
         assert answered.text == escape_special(answered.text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 
 from llavar.chat.templates import templates
 from llavar.errors import DataError
@@ -54,9 +55,12 @@ def escape_special(text: str) -> str:
     text = re.sub(r"<(?=(?:image|im_patch|im_start|im_end|/?s|unk|pad)>|\|)", "< ", text)
     text = re.sub(r"\[(?=PAD\])", "[ ", text)
     text = re.sub(r"#{3,}", lambda match: " ".join(match[0]), text)
-    return re.sub(rf"({_roles()}):", r"\1 :", text)
+    return _roles().sub(r"\1 :", text)
 
 
-def _roles() -> str:
+@cache
+def _roles() -> re.Pattern[str]:
+    """What opens a turn in one of the templates. Texts are many, and the templates are always the same."""
     names = {name for template in templates() for name in (template.user, template.assistant)}
-    return "|".join(sorted(re.escape(name) for name in names if not name.endswith("\n")))
+    roles = "|".join(sorted(re.escape(name) for name in names if not name.endswith("\n")))
+    return re.compile(f"({roles}):")

@@ -1,4 +1,8 @@
-"""``llavar corpus run|status|explain``; the other commands are in :mod:`llavar.cli.corpus_data`."""
+"""``llavar corpus run|status|explain``.
+
+:mod:`llavar.cli.corpus_stage` has the commands for one stage, :mod:`llavar.cli.corpus_data` those for data
+that is there.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llavar.cli import corpus_cluster, corpus_data, corpus_teach
+from llavar.cli import corpus_cluster, corpus_data, corpus_ray, corpus_stage, corpus_teach
 from llavar.cli.arguments import Commands
 
 if TYPE_CHECKING:
@@ -28,8 +32,9 @@ def add(commands: Commands) -> None:
     )
     parts = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_run(parts)
-    corpus_cluster.add(parts)
-    corpus_teach.add(parts)
+    corpus_stage.add(parts, _run)
+    corpus_cluster.add(parts, _run)
+    corpus_teach.add(parts, _run)
     status = parts.add_parser("status", help="what is done, what was left out and why")
     status.add_argument("corpus", type=Path, metavar="CORPUS")
     status.set_defaults(command=_status)
@@ -46,14 +51,14 @@ def _add_run(parts: Commands) -> None:
         help="all stages of a recipe",
         description="Compute the stages of a recipe that are not done yet; write rows in LLaVA's format.",
     )
-    parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
-    parser.add_argument("--out", type=Path, required=True, metavar="CORPUS")
+    corpus_stage.add_recipe(parser)
     parser.add_argument("--until", metavar="STAGE", help="stop after this stage, and write no rows")
-    parser.add_argument("--json", action="store_true", help="print what was made as one object")
+    corpus_ray.add(parser)
     parser.set_defaults(command=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    """Compute a recipe, no further than the stage ``until`` if one is named; products otherwise."""
     import json
     from dataclasses import asdict
 
@@ -65,11 +70,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
     recipe = read_recipe(arguments.recipe)
     corpus = Corpus(arguments.out)
-    stages = _until(stages_of(recipe, arguments.out.absolute(), HuggingFace()), arguments.until)
-    settings = RunSettings(shard_rows=recipe.shard_rows, workers=recipe.workers)
+    stages = stages_of(recipe, arguments.out.absolute(), HuggingFace())
+    _check_until(stages, arguments.until)
     source = withheld(source_of(recipe, arguments.recipe.parent), arguments.out)
     save_recipe(recipe, arguments.out)
-    summary = corpus.run(source, stages, settings=settings, on_step=_Lines().say)
+    with corpus_ray.crews_of(arguments.cluster, recipe, arguments.out) as crews:
+        settings = RunSettings(shard_rows=recipe.shard_rows, workers=recipe.workers, crews=crews)
+        summary = corpus.run(source, stages, settings=settings, until=arguments.until, on_step=_Lines().say)
     purge(arguments.out)
     if arguments.until is not None:
         _show(summary, as_json=arguments.json)
@@ -77,24 +84,19 @@ def _run(arguments: argparse.Namespace) -> int:
     names = [SCAN, *(stage.name for stage in stages)]
     made = write_products(corpus, names, recipe.products, base=arguments.recipe.parent)
     if arguments.json:
-        rows = {"stage1": made.stage1, "stage2": made.stage2, "rejects": made.rejects.total()}
-        print(json.dumps({**asdict(summary), "rows": rows, "products": str(made.folder)}))
+        print(json.dumps({**asdict(summary), **corpus_stage.counts(made)}))
         return 0
     _table(summary)
-    for (stage, reason), count in sorted(made.rejects.items()):
-        print(f"  {count} left out at {stage}: {reason}")
-    print(f"{made.stage1} stage-1 and {made.stage2} stage-2 rows in {made.folder}")
+    corpus_stage.say(made)
     return 0
 
 
-def _until(stages: list[Stage], last: str | None) -> list[Stage]:
-    """The stages up to ``last``, or all of them."""
+def _check_until(stages: list[Stage], last: str | None) -> None:
     from llavar.errors import ConfigError
 
     names = [stage.name for stage in stages]
     if last is not None and last not in names:
         raise ConfigError(f"the recipe has no stage {last!r}; --until takes one of {', '.join(names)}")
-    return stages if last is None else stages[: names.index(last) + 1]
 
 
 def _show(summary: RunSummary, *, as_json: bool) -> None:

@@ -159,11 +159,11 @@ def _run_again(root: Path) -> None:
     recipe, corpus = saved_recipe(root), Corpus(root)
     stages = stages_of(recipe, root.absolute(), HuggingFace())
     computed = [place for place, stage in enumerate(stages, 1) if (root / STAGES / stage.name).is_dir()]
-    last = max(computed, default=0)
+    names = [SCAN, *(stage.name for stage in stages)][: 1 + max(computed, default=0)]
     settings = RunSettings(shard_rows=recipe.shard_rows, workers=recipe.workers)
-    corpus.run(withheld(source_of(recipe, root), root), stages[:last], settings=settings)
+    corpus.run(withheld(source_of(recipe, root), root), stages, settings=settings, until=names[-1])
     if (root / PRODUCTS).is_dir():
-        write_products(corpus, [SCAN, *(stage.name for stage in stages[:last])], recipe.products, base=root)
+        write_products(corpus, names, recipe.products, base=root)
 
 
 # ---------------------------------------------------------------------------------------------- card

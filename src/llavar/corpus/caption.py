@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llavar.corpus.crew import Maker
 from llavar.corpus.item import Item
-from llavar.corpus.sight import picture_of
+from llavar.corpus.sight import device_of, picture_of
 from llavar.corpus.stage import Outcome
 from llavar.errors import ConfigError, ImageError, MissingExtraError, NotFoundError
 from llavar.records import Line, Reject
@@ -69,6 +69,10 @@ class CaptionStage:
     @property
     def settings(self) -> CaptionSettings:
         return CaptionSettings(captioner=self.captioner.name, max_side=self.max_side, margin=self.margin)
+
+    @property
+    def device(self) -> str:
+        return device_of(self.captioner)
 
     def maker(self) -> CaptionStage:
         return self

@@ -68,10 +68,10 @@ class CardFacts:
 
 def gather(corpus: Corpus, tokens: Callable[[str], int] | None = None) -> CardFacts:
     """``tokens`` counts those of a text; without it lengths are in characters only."""
-    stages = corpus.chain()
+    stages = [stage for stage in corpus.chain() if stage.shards]  # those that have begun
     summary = summary_of(corpus.root)
-    facts = CardFacts(stages=stages, products=() if summary is None else summary.files)
-    kept = (item for items in corpus.items(stages[-1].stage) for item in items)
+    facts = CardFacts(stages=tuple(stages), products=() if summary is None else summary.files)
+    kept = (item for last in stages[-1:] for items in corpus.items(last.stage) for item in items)
     facts.examples = heapq.nsmallest(EXAMPLES, _seen(kept, facts, tokens), key=_lot)
     for stage in stages:
         for one in (one for ended in corpus.rejected(stage.stage) for one in ended):

@@ -1,15 +1,15 @@
-"""The last gate before rows are written: every row is looked at as a trainer will see it."""
+"""The last gate of a row that is made here: it is looked at as a trainer will see it, pictures apart.
+
+Anybody's rows, and their pictures, are looked at by :mod:`llavar.corpus.verify`.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
-from pathlib import Path
 
 from llavar.chat import escape_special
-from llavar.errors import ImageError
-from llavar.images import open_image
 from llavar.records import IMAGE_TAG, Example, Reject, Role, Turn
 
 STAGE = "check"
@@ -23,7 +23,6 @@ class CheckReason(StrEnum):
     """What is wrong with a row."""
 
     DOUBLE_ID = "id used twice"
-    IMAGE = "image cannot be opened"
     TAGS = "image tags do not match images"
     ROLES = "turns do not alternate from user to assistant"
     LENGTH = "number of turns out of range"
@@ -34,22 +33,13 @@ class CheckReason(StrEnum):
     QUOTE = "quoted string does not match the picture"
 
 
-def check_rows(
-    examples: Sequence[Example],
-    image_root: Path | None,
-    *,
-    texts: Mapping[str, str] | None = None,
-    open_images: bool = True,
-) -> list[Reject]:
+def check_rows(examples: Sequence[Example], *, texts: Mapping[str, str] | None = None) -> list[Reject]:
     """What is wrong with rows, one Reject per fault and row, in the order of the rows; none if all is well.
 
-    ``image_root`` is what relative image paths start from (None: the working directory). With ``texts``, the
-    text of each picture by row id, a string quoted in an answer has to be in the picture, and so has one
-    quoted in a question, unless the answer is "no": then it must not be. ``open_images=False`` leaves the
-    files alone.
+    With ``texts``, the text of each picture by row id, a string quoted in an answer has to be in the picture,
+    and so has one quoted in a question, unless the answer is "no": then it must not be.
     """
     seen: set[str] = set()
-    opened: dict[Path, str] = {}
     rejects: list[Reject] = []
     for example in examples:
         faults = list(_faults(example.conversation.turns, len(example.images)))
@@ -58,8 +48,6 @@ def check_rows(
         seen.add(example.id)
         if texts is not None and example.id in texts:
             faults.extend(_misquotes(example.conversation.turns, texts[example.id]))
-        if open_images:
-            faults.extend(_closed(example, image_root or Path(), opened))
         rejects += [
             Reject(id=example.id, stage=STAGE, reason=reason, detail=detail) for reason, detail in faults
         ]
@@ -131,19 +119,3 @@ def _misquotes(turns: Sequence[Turn], text: str) -> Iterator[Fault]:
 def _flat(text: str) -> str:
     """As rows hold it, without the differences of case and white space that separators make."""
     return " ".join(escape_special(text).casefold().split())
-
-
-def _closed(
-    example: Example, root: Path, opened: dict[Path, str], opener: Callable[[Path], object] = open_image
-) -> Iterator[Fault]:
-    """Pictures of a row that cannot be opened; ``opened`` remembers those tried, with what went wrong."""
-    for name in example.images:
-        path = root / name
-        if path not in opened:
-            try:
-                opener(path)
-                opened[path] = ""
-            except (ImageError, OSError) as error:
-                opened[path] = str(error)
-        if opened[path]:
-            yield CheckReason.IMAGE, opened[path]

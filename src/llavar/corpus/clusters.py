@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from llavar.corpus.crew import Maker
 from llavar.corpus.item import Features, Item, Scores
-from llavar.corpus.sight import picture_of
+from llavar.corpus.sight import device_of, picture_of
 from llavar.corpus.stage import Outcome
 from llavar.errors import ConfigError, DataError, ImageError, NotFoundError
 from llavar.records import Reject
@@ -67,6 +67,10 @@ class FeatureStage:
     @property
     def settings(self) -> FeatureSettings:
         return FeatureSettings(encoder=self.encoder.name)
+
+    @property
+    def device(self) -> str:
+        return device_of(self.encoder)
 
     def maker(self) -> FeatureStage:
         return self

@@ -20,12 +20,12 @@ from typing import ClassVar
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from llavar.corpus.build import scan_folder
 from llavar.corpus.crew import Crew, Lost
 from llavar.corpus.dedup import alike
 from llavar.corpus.item import Item
 from llavar.corpus.opening import fingerprint
 from llavar.corpus.shards import Corpus
+from llavar.corpus.sources import scan_folder
 from llavar.corpus.stage import Outcome
 from llavar.errors import ConfigError, DataError, ImageError, NotFoundError
 from llavar.images import open_image

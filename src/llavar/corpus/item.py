@@ -16,7 +16,8 @@ class Origin:
     """Where a picture was found. ``source`` names an entry of the recipe; ``caption`` is its text there.
 
     The numbers are those of LAION's metadata, -1 where the source has none: probability of a watermark and
-    of unsafe content, similarity of picture and caption.
+    of unsafe content, similarity of picture and caption. ``stamp`` says which state of a file in a folder was
+    found, until the picture is opened: from there on its hashes do.
     """
 
     source: str
@@ -27,6 +28,7 @@ class Origin:
     watermark: float = -1.0
     unsafe: float = -1.0
     similarity: float = -1.0
+    stamp: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,8 @@ class Fingerprint:
     pixels: str
     perceptual: str
     """256 bits: pictures differ by how many of them differ."""
+    content: str = ""
+    """The picture without flat margins, very small, as base64; only until near duplicates were looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ folders stay where they are and as they are.
 from __future__ import annotations
 
 import hashlib
-import os
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 STAGE = "open"
 FOLDER = "images"
 
-_SIDE, _KEPT = 64, 16
+_SIDE = 64
 """A picture is brought to 64 x 64 grey pixels; of its cosine transform the 16 x 16 slowest waves count."""
 
 
@@ -74,7 +74,7 @@ class OpenStage:
     settings: OpenSettings = OpenSettings()
     time_limit: float | None = 30.0
     name: ClassVar[str] = STAGE
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     """Pillow's own version decides the bytes of pictures that are encoded anew."""
 
     def maker(self) -> OpenStage:
@@ -113,7 +113,9 @@ def measured(item: Item, *, root: Path, settings: OpenSettings) -> Outcome:
         bytes=len(data),
         original_sha256="" if item.file is None else item.file.original_sha256,
     )
-    return replace(item, file=file, fingerprint=fingerprint(picture))
+    # Without the stamp: a file that was touched and is the same changes nothing behind this stage.
+    origin = replace(item.origin, stamp="")
+    return replace(item, origin=origin, file=file, fingerprint=fingerprint(picture))
 
 
 def _encoded(picture: Image, original: bytes, root: Path, settings: OpenSettings) -> tuple[str, Image, bytes]:
@@ -138,7 +140,7 @@ def _encoded(picture: Image, original: bytes, root: Path, settings: OpenSettings
     name = Path(FOLDER) / digest[:2] / (digest + (".jpg" if lossy else ".png"))
     target = root / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f"{target.name}.{os.getpid()}.part")
+    aside = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")  # nodes of a cluster share process ids
     aside.write_bytes(held.getvalue())
     aside.replace(target)
     with Pillow.open(io.BytesIO(held.getvalue())) as kept:  # as everybody behind this stage will see it
@@ -146,7 +148,7 @@ def _encoded(picture: Image, original: bytes, root: Path, settings: OpenSettings
 
 
 def fingerprint(picture: Image) -> Fingerprint:
-    """Hash of the upright RGB pixels, and 256 bits that edited copies nearly share.
+    """Hash of the upright RGB pixels, 256 bits that edited copies nearly share, and a small grey copy.
 
     The bits say which of the slowest waves of the grey picture (cosine transform, the constant one left out
     of the median) are above their median, as in the perceptual hash of Zauner (2010), with 256 bits for his
@@ -155,19 +157,16 @@ def fingerprint(picture: Image) -> Fingerprint:
     import numpy as np
     from PIL import Image as Pillow
 
-    exact = hashlib.sha256(f"{picture.mode} {picture.size} ".encode() + picture.tobytes()).hexdigest()
-    grey = picture.convert("L").resize((_SIDE, _SIDE), Pillow.Resampling.LANCZOS)
-    waves = _cosines()
-    slow = (waves @ np.asarray(grey, dtype=np.float64) @ waves.T).ravel()
-    bits = slow > np.median(slow[1:])
-    return Fingerprint(pixels=exact, perceptual=np.packbits(bits).tobytes().hex())
+    from llavar.corpus.likeness import above_median, content, cosines
 
-
-def _cosines():
-    import numpy as np
-
-    rows, places = np.arange(_KEPT)[:, None], np.arange(_SIDE)[None]
-    return np.cos(np.pi * rows * (2 * places + 1) / (2 * _SIDE))
+    exact = hashlib.sha256(f"{picture.mode} {picture.size} ".encode())
+    exact.update(picture.tobytes())
+    grey = picture.convert("L")
+    small = grey.resize((_SIDE, _SIDE), Pillow.Resampling.LANCZOS, reducing_gap=3.0)
+    waves = cosines(_SIDE)
+    bits = above_median((waves @ np.asarray(small, dtype=np.float64) @ waves.T).ravel())
+    packed = np.packbits(bits).tobytes().hex()
+    return Fingerprint(pixels=exact.hexdigest(), perceptual=packed, content=content(grey))
 
 
 def distance(one: str, other: str) -> int:

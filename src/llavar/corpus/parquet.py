@@ -101,7 +101,7 @@ def _require() -> None:
     if importlib.util.find_spec("pyarrow") is None:
         raise MissingExtraError(
             "a corpus is kept in Parquet files, which need the package 'pyarrow': "
-            "run  pip install 'llavar[corpus]'"
+            "run  pip install 'llavar[ocr]'"
         )
 
 

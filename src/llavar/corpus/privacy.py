@@ -44,9 +44,15 @@ class MaskedText(NamedTuple):
     counts: Counter[Personal]
 
 
+_ANY = re.compile(r"[\d@\uff20]")
+"""Without one of these there is nothing of all this in a text."""
+
+
 def mask_text(text: str) -> MaskedText:
     """``text`` with personal data replaced by words in brackets; the rest is left as it is."""
     counts: Counter[Personal] = Counter()
+    if not _ANY.search(text):  # most lines, of which there are many
+        return MaskedText(text, counts)
     for kind, replaced in _MASKS.items():
         text, count = replaced(text)
         counts[kind] += count
@@ -61,6 +67,8 @@ def is_masked(text: str) -> bool:
 def mask_reading(reading: Reading) -> tuple[Reading, Masked]:
     """A reading with its lines masked, and what was in them."""
     found = [mask_text(line.text) for line in reading.lines]
+    if not any(one.counts for one in found):
+        return reading, Masked()
     lines = tuple(replace(line, text=one.text) for line, one in zip(reading.lines, found, strict=True))
     return replace(reading, lines=lines), masked_of(one.counts for one in found)
 
@@ -77,6 +85,8 @@ def mask_item(item: Item) -> Item:
     readings = [mask_reading(reading) for reading in item.readings]
     description = mask_text(item.description)
     found = [masked for _, masked in readings]
+    if not description.counts and all(masked == Masked() for masked in found):
+        return item
     return replace(
         item,
         readings=tuple(reading for reading, _ in readings),
@@ -280,7 +290,7 @@ def _replaced(
 ) -> tuple[str, int]:
     """Matches replaced by what ``one`` makes of them, and how many masks that added."""
     changed = pattern.sub(one, text)
-    return changed, changed.count(kind.mask) - text.count(kind.mask)
+    return changed, 0 if changed == text else changed.count(kind.mask) - text.count(kind.mask)
 
 
 _MASKS: Mapping[Personal, Callable[[str], tuple[str, int]]] = MappingProxyType(

@@ -320,7 +320,8 @@ class _Job:
 
     def _check_room(self) -> None:
         """Raises StorageError before anything is written, where it cannot fit."""
-        paths = [self.corpus.path(self.stages[-1], shard) for shard in _shards(self.corpus, self.stages[-1])]
+        last = self.stages[-1]
+        paths = [self.corpus.path(last, shard) for shard in self.corpus.shards(last)]
         pictures, is_elsewhere = _bytes_of_pictures(paths, self.corpus.root, self.folder)
         packed = len(set(self.choice.formats) - {Format.JSON}) + is_elsewhere
         merged = sum(path.stat().st_size for path in map(self._merged, Set) if path is not None)
@@ -340,11 +341,6 @@ def summary_of(root: Path) -> ProductSummary | None:
         return _SUMMARY.validate_json((root / PRODUCTS / SUMMARY).read_bytes())
     except (OSError, ValidationError):
         return None
-
-
-def _shards(corpus: Corpus, stage: str) -> list[int]:
-    with Manifest(corpus.root / MANIFEST) as manifest:
-        return [record.shard for record in manifest.records(stage)]
 
 
 def _bytes_of_pictures(paths: Sequence[Path], root: Path, folder: Path) -> tuple[int, bool]:

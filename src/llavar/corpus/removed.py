@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,7 +27,7 @@ from llavar.corpus.item import Item
 from llavar.corpus.manifest import Manifest
 from llavar.corpus.reuse import Reuse
 from llavar.corpus.rows import path_of
-from llavar.corpus.shards import MANIFEST, SCAN, STAGES, Corpus, existing, rejects_of
+from llavar.corpus.shards import MANIFEST, SCAN, STAGES, Corpus, existing
 from llavar.corpus.stage import Outcome, Source
 from llavar.corpus.teaching.lesson import Request, lesson, take
 from llavar.corpus.teaching.replies import STORE, Paid, Replies
@@ -274,13 +273,14 @@ def _found(corpus: Corpus, withdrawn: Withdrawn) -> _Found:
 
 
 def _ended(corpus: Corpus) -> Iterator[tuple[int, Item]]:
-    """Each item once, with its shard: where it was rejected, or behind the last stage."""
-    stages = [summary.stage for summary in corpus.chain()]
-    for stage in stages:
-        for shard, ended in enumerate(corpus.rejected(stage)):
+    """Items with their shards: where they were rejected, or behind the last stage their shard has reached."""
+    reached: dict[int, str] = {}
+    for stage in [summary.stage for summary in corpus.chain()]:
+        for shard, ended in zip(corpus.shards(stage), corpus.rejected(stage), strict=True):
+            reached[shard] = stage
             yield from ((shard, one.item) for one in ended)
-    for shard, items in enumerate(corpus.items(stages[-1])):
-        yield from ((shard, item) for item in items)
+    for shard, stage in reached.items():
+        yield from ((shard, item) for item in corpus.read(corpus.path(stage, shard)))
 
 
 def _copies(corpus: Corpus) -> dict[str, str]:
@@ -302,18 +302,8 @@ def _last(first: dict[str, str], id: str) -> str:
 
 def _keep(corpus: Corpus, shards: set[int]) -> None:
     """Put the files of changed shards aside, so that only what was removed is computed anew: nothing."""
-    reuse = Reuse(corpus.root)
     with Manifest(corpus.root / MANIFEST) as manifest:
-        chain = manifest.chain()
-        for before, stage in pairwise(chain):
-            given = {record.shard: record for record in manifest.records(before)}
-            for record in manifest.records(stage):
-                if record.shard in shards and record.shard in given:
-                    path = corpus.path(stage, record.shard)
-                    files = (corpus.path(before, record.shard), path, rejects_of(path))
-                    if all(file.is_file() for file in files):
-                        sha256 = given[record.shard].sha256
-                        reuse.keep(stage, record.shard, files, key=record.key, given=sha256)
+        Reuse(corpus.root).keep_chain(manifest, corpus.files, shards)
 
 
 def requests_of(stage: EndpointTeachStage, item: Item) -> list[str]:
@@ -346,7 +336,8 @@ def purge(root: Path) -> None:
         for path in (root / folder).glob("*/*"):
             if path.name.partition(".")[0] in digests:
                 path.unlink()
-    Reuse(root).clear()
+    if digests:
+        Reuse(root).clear()
 
 
 def _clear(root: Path) -> None:

@@ -1,8 +1,9 @@
-"""What a removal need not compute again: outcomes of the other items in the shards that it changes.
+"""What need not be computed again where a source changes: outcomes of the other items of a shard.
 
 An item's outcome in a stage that works item by item, or many at once, follows from that item alone. So where
-one of a thousand is taken out, the others keep what OCR and the teacher have made of them. The old files are
-linked aside under the shard's number, and are of use only under the settings that they were made with.
+one of a thousand is taken out, or is another picture now, the others keep what OCR and the teacher have made
+of them. The old files are linked aside under the shard's number, and are of use only under the settings that
+they were made with.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 from llavar.corpus.item import Item, Rejected
+from llavar.corpus.manifest import Manifest
 from llavar.corpus.parquet import Table
 from llavar.corpus.stage import Outcome
 from llavar.errors import DataError
@@ -45,6 +49,26 @@ class Reuse:
                 shutil.copyfile(file, target)
         told.write_text(json.dumps({"key": key, "given": given}))
 
+    def keep_chain(
+        self,
+        manifest: Manifest,
+        files: Callable[[str, int], tuple[Path, Path]],
+        shards: Container[int] | None = None,
+    ) -> None:
+        """Put all stages of the last run aside, or these ``shards`` of them.
+
+        ``files`` gives the files of a shard of a stage: of items and of rejects.
+        """
+        for before, stage in pairwise(manifest.chain()):
+            given = {record.shard: record.sha256 for record in manifest.records(before)}
+            for record in manifest.records(stage):
+                number = record.shard
+                if number not in given or (shards is not None and number not in shards):
+                    continue
+                three = (files(before, number)[0], *files(stage, number))
+                if all(file.is_file() for file in three):
+                    self.keep(stage, number, three, key=record.key, given=given[number])
+
     def outcomes(
         self, stage: str, shard: int, items: Sequence[Item], key_of: Callable[[str], str]
     ) -> Iterator[tuple[int, Outcome]]:
@@ -67,8 +91,15 @@ class Reuse:
             if item.id in after and before.get(item.id) == item:
                 yield place, after[item.id]
 
-    def clear(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def clear(self, stage: str | None = None) -> None:
+        """Remove what was put aside of a stage, or all of it."""
+        if stage is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return
+        for path in self.folder.glob(f"{stage}-[0-9]*"):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # others are in it, or it was never made
+            self.folder.rmdir()
 
     def _path(self, stage: str, shard: int, name: str) -> Path:
         return self.folder / f"{stage}-{shard:06d}.{name}"

@@ -8,18 +8,21 @@ from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar
 
+from llavar.corpus.check import check_rows
+from llavar.corpus.engines import EngineFactory
+from llavar.corpus.engines.rapidocr import RapidOcr
 from llavar.corpus.item import Item, Taught
 from llavar.corpus.layout import Arranged, LayoutSettings, Paragraphs, arrange
-from llavar.corpus.ocr import SHORT_EDGE, EngineFactory, RapidOcr, read_one
+from llavar.corpus.ocr import SHORT_EDGE, opened, read_opened
 from llavar.corpus.ocr import STAGE as OCR
 from llavar.corpus.pairs import STAGE as PAIRS
-from llavar.corpus.pairs import PairSettings, pair
+from llavar.corpus.pairs import PairSettings, pair, transcription
 from llavar.corpus.privacy import is_masked, mask_conversation, mask_item, mask_reading, with_masked
 from llavar.corpus.stage import Outcome
 from llavar.corpus.teach import STAGE as TEACH
-from llavar.corpus.teach import TemplateTeacher
+from llavar.corpus.teach import Teacher, TemplateTeacher
 from llavar.errors import ConfigError
-from llavar.records import Line, Reading, Reject
+from llavar.records import Conversation, Example, Line, Reading, Reject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,7 @@ class OcrStage:
     short_edge: int | None = SHORT_EDGE
     time_limit: float | None = 60.0
     name: ClassVar[str] = OCR
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     @property
     def settings(self) -> OcrSettings:
@@ -61,8 +64,12 @@ class OcrStage:
 
         def read(item: Item) -> Outcome:
             readings: list[Reading] = []
+            size = None if item.file is None else (item.file.width, item.file.height)
+            picture = opened(self.root / path_of(item), short_edge=self.short_edge, size=size)
+            if isinstance(picture, Reject):
+                return replace(picture, id=item.id)
             for engine in engines:
-                found = read_one(self.root / path_of(item), engine, short_edge=self.short_edge)
+                found = read_opened(picture, engine)
                 if isinstance(found, Reject):
                     return replace(found, id=item.id)
                 # Equal runs give equal files: how long it took stands in the manifest.
@@ -147,10 +154,10 @@ def _dropped(arranged: Arranged) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeachSettings:
-    """Which lines the teacher sees, and the teacher."""
+    """Which lines the teacher sees, and the teacher, a dataclass."""
 
     layout: LayoutSettings = field(default_factory=LayoutSettings)
-    teacher: TemplateTeacher = field(default_factory=TemplateTeacher)
+    teacher: Teacher = field(default_factory=TemplateTeacher)
     mask: bool = True
 
 
@@ -158,7 +165,8 @@ class TeachSettings:
 class TemplateTeachStage:
     """Adds a stage-2 conversation out of a fixed table of wordings.
 
-    An item it cannot ask about goes on with a note if it has a stage-1 row, and ends here otherwise.
+    An item it cannot ask about, or has asked about wrongly (:mod:`llavar.corpus.check`), goes on with a note
+    if it has a stage-1 row, and ends here otherwise.
     """
 
     settings: TeachSettings = field(default_factory=TeachSettings)
@@ -179,6 +187,8 @@ class TemplateTeachStage:
         layout = replace(self.settings.layout, paragraphs=Paragraphs.LINES)
         reading, dropped = _open_lines(arranged_of(item.readings[0], layout, mask=mask))
         made = self.settings.teacher.teach(reading, dropped=dropped)
+        if not isinstance(made, Reject):
+            made = _fault(item, made, reading) or made
         if isinstance(made, Reject):
             return untaught(item, made)
         if mask:  # lines that join to a number in a transcription
@@ -186,6 +196,12 @@ class TemplateTeachStage:
             item = with_masked(item, more)
         lines = tuple(line.text for line in reading.lines)
         return replace(item, stage2=Taught(conversation=made, teacher="templates 1", support=lines))
+
+
+def _fault(item: Item, made: Conversation, reading: Reading) -> Reject | None:
+    """The first thing that is wrong with a conversation about what was read, if anything is."""
+    row = Example(id=item.id, conversation=made, images=(path_of(item),))
+    return next(iter(check_rows([row], texts={item.id: transcription(reading)})), None)
 
 
 def untaught(item: Item, reject: Reject) -> Outcome:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from llavar.corpus.crew import Maker
 from llavar.corpus.item import Item, Scores
-from llavar.corpus.sight import picture_of
+from llavar.corpus.sight import device_of, picture_of
 from llavar.corpus.stage import Outcome
 from llavar.errors import ConfigError, ImageError, NotFoundError
 from llavar.records import Line, Reading, Reject
@@ -202,6 +202,10 @@ class ModelStage:
     @property
     def settings(self) -> ModelSettings:
         return ModelSettings(scorer=self.scorer.name, min_text=self.min_text)
+
+    @property
+    def device(self) -> str:
+        return device_of(self.scorer)
 
     def maker(self) -> ModelStage:
         return self

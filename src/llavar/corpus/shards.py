@@ -15,16 +15,16 @@ import fcntl
 import hashlib
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from llavar.corpus.crew import Crew, Loss, Lost
+from llavar.corpus.crew import Loss, Lost
+from llavar.corpus.crews import Crews, LocalCrews
 from llavar.corpus.item import Item, Origin, Rejected
 from llavar.corpus.journal import Journal
 from llavar.corpus.manifest import Manifest, ShardRecord
@@ -42,7 +42,7 @@ DECISION = "decision.bin"
 _JOURNAL = ".journal"
 _LAST = "-last"
 """Ends the key of a source's last shard: without it the source was not read to its end."""
-_FORMAT = 2
+_FORMAT = 3
 """Raised when items are stored in another way: all shards are then made anew."""
 
 
@@ -53,6 +53,8 @@ class RunSettings:
     shard_rows: int = 1000
     workers: int | None = None
     """Processes for stages that work item by item; None takes one per CPU."""
+    crews: Crews = field(default_factory=LocalCrews)
+    """Where these processes are."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.shard_rows <= 100_000:
@@ -98,25 +100,35 @@ class Corpus:
         stages: Sequence[Stage],
         *,
         settings: RunSettings | None = None,
+        until: str | None = None,
         on_step: OnStep | None = None,
     ) -> RunSummary:
-        """Compute what is not done yet, stage after stage.
+        """Compute what is not done yet, stage after stage; with ``until``, no further than that stage.
 
         Raises:
-            ConfigError: another process computes this corpus, or two stages have one name.
+            ConfigError: another process computes this corpus, two stages have one name, or ``until`` is none.
             LlavarError: whatever a stage raises while it loads; what it raises on an item is a reject.
         """
         settings = settings or RunSettings()
         names = [SCAN, *(stage.name for stage in stages)]
         if len(set(names)) < len(names):
             raise ConfigError(f"two stages have one name among {', '.join(names)}; rename one")
+        last = len(stages) if until is None else _place(names, until)
         with self._claimed(), Manifest(self.root / MANIFEST) as manifest:
             manifest.set_chain(names)
             run = _Run(self, manifest, settings, on_step or (lambda _step: None))
             summaries = [run.scan(source)]
-            for before, stage in zip(names, stages, strict=False):
+            for before, stage in zip(names, stages[:last], strict=False):
                 summaries.append(run.stage(stage, before))
             return RunSummary(stages=tuple(summaries))
+
+    def behind(
+        self, source: Source, stages: Sequence[Stage], *, settings: RunSettings | None = None
+    ) -> str | None:
+        """The first stage that a run would compute; None where all is done."""
+        with Manifest(self.root / MANIFEST) as manifest:
+            run = _Run(self, manifest, settings or RunSettings(), lambda _step: None)
+            return run.behind(source, [SCAN, *(stage.name for stage in stages)], stages)
 
     def chain(self) -> tuple[StageSummary, ...]:
         """What each stage of the last run has made so far, in their order."""
@@ -125,21 +137,27 @@ class Corpus:
 
     def items(self, stage: str) -> Iterator[list[Item]]:
         """The items that a stage kept, a shard at a time, in order."""
-        for path in self._shards(stage):
-            yield self._items.read(path)
+        for shard in self.shards(stage):
+            yield self._items.read(self.path(stage, shard))
 
     def rejected(self, stage: str) -> Iterator[list[Rejected]]:
         """The items that ended in a stage, a shard at a time, in order."""
-        for path in self._shards(stage):
-            yield self._rejected.read(rejects_of(path))
+        for shard in self.shards(stage):
+            yield self._rejected.read(rejects_of(self.path(stage, shard)))
 
     def path(self, stage: str, shard: int) -> Path:
         """The file of a shard."""
         return self.root / STAGES / stage / f"{shard:06d}.parquet"
 
-    def _shards(self, stage: str) -> list[Path]:
+    def files(self, stage: str, shard: int) -> tuple[Path, Path]:
+        """The files of a shard: of items, and of those rejected."""
+        path = self.path(stage, shard)
+        return path, rejects_of(path)
+
+    def shards(self, stage: str) -> list[int]:
+        """The numbers of the shards of a stage that are done, in order."""
         with Manifest(self.root / MANIFEST) as manifest:
-            return [self.path(stage, record.shard) for record in manifest.records(stage)]
+            return [record.shard for record in manifest.records(stage)]
 
     def write(self, path: Path, outcomes: Sequence[Outcome], items: Sequence[Item]) -> tuple[int, str]:
         """Replace the files of a shard; how many items are kept, and the hash of their file."""
@@ -201,10 +219,10 @@ class _Run:
 
     def scan(self, source: Source) -> StageSummary:
         """The source's items in shards of ``shard_rows``, read once; all of it again if it has changed."""
-        key = _hash(_FORMAT, SCAN, source.settings, source.fingerprint(), self.settings.shard_rows)
-        records = self.manifest.records(SCAN)
-        if records and records[-1].key == key + _LAST:
-            return _summary(SCAN, records, computed=0)
+        key = self._key(source)
+        if self._is_scanned(key):
+            return _summary(SCAN, self.manifest.records(SCAN), computed=0)
+        Reuse(self.corpus.root).keep_chain(self.manifest, self.corpus.files)
         self.manifest.cut(SCAN, 0)
         shards = rows = 0
         for outcomes, is_last in _with_last(_cut(source.items(), self.settings.shard_rows)):
@@ -215,6 +233,13 @@ class _Run:
             raise DataError("the source has no items; name a folder or a table that holds some")
         self._trim(SCAN, shards)
         return _summary(SCAN, self.manifest.records(SCAN), computed=shards)
+
+    def _key(self, source: Source) -> str:
+        return _hash(_FORMAT, SCAN, source.settings, source.fingerprint(), self.settings.shard_rows)
+
+    def _is_scanned(self, key: str) -> bool:
+        records = self.manifest.records(SCAN)
+        return bool(records) and records[-1].key == key + _LAST
 
     def _scanned(self, shard: int, key: str, outcomes: Sequence[Outcome]) -> None:
         started = time.perf_counter()
@@ -238,23 +263,39 @@ class _Run:
 
     def stage(self, stage: Stage, before: str) -> StageSummary:
         """All shards of a stage that are not done under their key."""
-        given = self.manifest.records(before)
-        base = _hash(_FORMAT, stage.name, stage.version, stage.settings)
-        if isinstance(stage, GatherStage):
-            base = _hash(base, [record.sha256 for record in given])
-        wanted = [Wanted(record.shard, _hash(base, record.sha256), record.kept) for record in given]
-        missing = [want for want in wanted if self._find(stage.name, want) is None]
+        base, wanted = self._wanted(stage, before)
+        missing = self._missing(stage, wanted)
         self._trim(stage.name, len(wanted))
         progress = Progress(stage.name, self.on_step, total=sum(want.rows for want in wanted))
         progress.skip(sum(want.rows for want in wanted) - sum(want.rows for want in missing))
         if missing:
             self._compute(stage, before, missing, progress, base)
+        Reuse(self.corpus.root).clear(stage.name)
         return _summary(stage.name, self.manifest.records(stage.name), computed=len(missing))
 
-    def _find(self, stage: str, want: Wanted) -> ShardRecord | None:
-        record = self.manifest.find(stage, want.shard, want.key)
-        path = self.corpus.path(stage, want.shard)
-        return record if record is not None and path.is_file() and rejects_of(path).is_file() else None
+    def behind(self, source: Source, names: Sequence[str], stages: Sequence[Stage]) -> str | None:
+        """The first stage that is not done; what comes after it follows from it."""
+        if not self._is_scanned(self._key(source)):
+            return SCAN
+        for before, stage in zip(names, stages, strict=False):
+            if self._missing(stage, self._wanted(stage, before)[1]):
+                return stage.name
+        return None
+
+    def _wanted(self, stage: Stage, before: str) -> tuple[str, list[Wanted]]:
+        """What the keys of a stage begin with, and the shards that it should have under which keys."""
+        given = self.manifest.records(before)
+        base = _hash(_FORMAT, stage.name, stage.version, stage.settings)
+        if isinstance(stage, GatherStage):
+            base = _hash(base, [record.sha256 for record in given])
+        return base, [Wanted(record.shard, _hash(base, record.sha256), record.kept) for record in given]
+
+    def _missing(self, stage: Stage, wanted: Sequence[Wanted]) -> list[Wanted]:
+        return [want for want in wanted if not self._is_done(stage.name, want)]
+
+    def _is_done(self, stage: str, want: Wanted) -> bool:
+        is_known = self.manifest.find(stage, want.shard, want.key) is not None
+        return is_known and all(path.is_file() for path in self.corpus.files(stage, want.shard))
 
     def _compute(
         self, stage: Stage, before: str, missing: Sequence[Wanted], progress: Progress, base: str
@@ -330,9 +371,8 @@ class _Run:
             for key, item in tasks:
                 yield key, _tried(work, item)
             return
-        crew = Crew[tuple[int, int], Item, Outcome](
-            maker=stage.maker(), workers=self.settings.workers or _cpus(), time_limit=stage.time_limit
-        )
+        settings = self.settings
+        crew = settings.crews.crew(stage.maker(), workers=settings.workers, time_limit=stage.time_limit)
         yield from stack.enter_context(crew).results(tasks)
 
     def _open(self, stage: Stage, before: str, want: Wanted, progress: Progress) -> OpenShard:
@@ -401,6 +441,12 @@ def _tried(work: Callable[[Item], Outcome], item: Item) -> Outcome | Lost:
         return Lost(why=Loss.FAILED, detail=f"{type(error).__name__}: {error}"[:500])
 
 
+def _place(names: Sequence[str], until: str) -> int:
+    if until not in names:
+        raise ConfigError(f"there is no stage {until!r} to stop after; the stages are {', '.join(names)}")
+    return names.index(until)
+
+
 def _placeholder(reject: Reject) -> Item:
     return Item(id=reject.id, origin=Origin(source=SCAN))
 
@@ -443,7 +489,3 @@ def _plain(value: object) -> object:
     if isinstance(value, set | frozenset):
         return sorted(cast("set[str]", value))
     raise TypeError(f"a setting of type {type(value).__name__} has no hash")
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

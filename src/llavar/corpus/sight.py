@@ -46,6 +46,14 @@ def required(sight: Sight | None, model: str) -> Sight:
     return sight
 
 
+def device_of(model: object) -> str:
+    """Where a model runs that its maker loads; makers without a device load what runs on the CPU.
+
+    A stage that has a ``device`` gets a GPU for each of its processes on a cluster, if that is ``cuda``.
+    """
+    return str(getattr(model, "device", "cpu"))
+
+
 def picture_of(item: Item, root: Path) -> Image:
     """The upright RGB picture of an item. Raises ImageError, NotFoundError, OSError."""
     from llavar.images import open_image

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,25 +12,77 @@ from pathlib import Path
 from typing import Any, cast
 
 from llavar.corpus import parquet
-from llavar.corpus.build import scan_folder
 from llavar.corpus.item import Item, Origin
 from llavar.corpus.stage import Outcome
 from llavar.errors import ConfigError, DataError, NotFoundError
 from llavar.records import Reject
 
 STAGE = "scan"
+EXTENSIONS = frozenset(
+    {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
 
 
 class ScanReason(StrEnum):
-    """Why an entry of a table is no item."""
+    """Why a file of a folder, or an entry of a table, is no item."""
 
+    NOT_A_PICTURE = "not a picture by its extension"
+    NOT_A_FILE = "not a regular file"
+    NAME = "its name is not UTF-8"
     NO_URL = "it has no URL"
     BROKEN = "the line is no JSON object"
 
 
+def scan_folder(folder: Path) -> tuple[list[Path], list[Reject]]:
+    """Picture files below ``folder`` by extension, sorted by path, and a Reject for each other file.
+
+    Files and folders whose names begin with a dot are passed over, and links to folders are not followed.
+    Raises NotFoundError if the folder is missing, ConfigError if it is a file, DataError without a picture.
+    """
+    if not folder.exists():
+        raise NotFoundError(f"the folder of pictures {str(folder)!r} does not exist: check the path")
+    if not folder.is_dir():
+        raise ConfigError(f"{str(folder)!r} is a file but a folder of pictures is needed: name its folder")
+    pictures: list[Path] = []
+    rejects: list[Reject] = []
+    for path in sorted(_walk(folder), key=lambda path: path.relative_to(folder).as_posix()):
+        fault = _fault(path)
+        if fault is None:
+            pictures.append(path)
+        else:
+            rejects.append(fault)
+    if not pictures:
+        raise DataError(
+            f"the folder {str(folder)!r} holds {len(rejects)} files and no picture among them: put in files "
+            f"that end in {', '.join(sorted(EXTENSIONS))}"
+        )
+    return pictures, rejects
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(root, name) for name in files if not name.startswith("."))
+
+
+def _fault(path: Path) -> Reject | None:
+    """Why a file of a folder is left out, judged without opening it."""
+    name = str(path).encode("utf-8", "backslashreplace").decode()
+    if name != str(path):
+        return Reject(id=name, stage=STAGE, reason=ScanReason.NAME, detail="rename it")
+    if path.suffix.lower() not in EXTENSIONS:
+        ending = f"its name ends in {path.suffix!r}" if path.suffix else "its name has no extension"
+        return Reject(id=name, stage=STAGE, reason=ScanReason.NOT_A_PICTURE, detail=ending)
+    if not path.is_file():
+        return Reject(
+            id=name, stage=STAGE, reason=ScanReason.NOT_A_FILE, detail="a broken link, pipe or device"
+        )
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderSettings:
-    """A folder of pictures, files and sizes apart."""
+    """A folder of pictures, the files in it apart."""
 
     name: str
     path: str
@@ -37,7 +90,11 @@ class FolderSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folder:
-    """All pictures below ``path`` by their extensions. They stay where they are; ids are paths below it."""
+    """All pictures below ``path`` by their extensions. They stay where they are; ids are paths below it.
+
+    Each item has the stamp of its file, so that one that has changed since is opened again. A file whose size
+    and time of change are those of the old one counts as that.
+    """
 
     path: Path
     name: str = "folder"
@@ -48,10 +105,11 @@ class Folder:
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
-        pictures, _ = scan_folder(self.path)
+        pictures, rejects = scan_folder(self.path)
         for path in pictures:
-            found = path.stat()
-            digest.update(f"{path} {found.st_size} {found.st_mtime_ns}\n".encode())
+            digest.update(f"{path} {stamp_of(path)}\n".encode())
+        for reject in rejects:
+            digest.update(f"{reject.id} {reject.reason}\n".encode())
         return digest.hexdigest()
 
     def items(self) -> Iterator[Outcome]:
@@ -59,8 +117,17 @@ class Folder:
         pictures, rejects = scan_folder(self.path)
         yield from rejects
         for path in pictures:
-            origin = Origin(source=self.name, path=str(path.absolute()))
+            origin = Origin(source=self.name, path=str(path.absolute()), stamp=stamp_of(path))
             yield Item(id=path.relative_to(self.path).as_posix(), origin=origin)
+
+
+def stamp_of(path: Path) -> str:
+    """Bytes and time of change of a file; empty if it has vanished, which whoever opens it will say."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

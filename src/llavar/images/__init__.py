@@ -5,7 +5,7 @@ every file (``opening``). The three transforms are those of the original (``squa
 shown in tiles (``tiles``). No torch here: numpy arrays go out.
 """
 
-from llavar.images.opening import FORMATS, Limits, Source, open_image, to_rgb
+from llavar.images.opening import FORMATS, Limits, Source, image_size, open_image, to_rgb
 from llavar.images.square import (
     CLIP,
     CLIP_MEAN,
@@ -36,6 +36,7 @@ __all__ = [
     "Tiles",
     "Transform",
     "data_uri",
+    "image_size",
     "montage",
     "normalize",
     "open_image",

@@ -54,6 +54,9 @@ _UPRIGHT: Mapping[int, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_LYING = (5, 6, 7, 8)
+"""Orientations that exchange width and height."""
+
 _warnings_lock = threading.Lock()
 
 
@@ -100,10 +103,38 @@ def open_image(
     if reduced_to is not None and reduced_to < 1:
         raise ConfigError(f"reduced_to is {reduced_to}, but must be at least 1 pixel, or None.")
     name, data = _read(source, limits)
-    if not data:
-        raise ImageError(f"{name} is empty (0 bytes); get the file again.")
-    try:
+    with _explained(name):
         return _decode(name, data, limits, exif=exif, reduced_to=reduced_to)
+
+
+def image_size(source: Source, *, limits: Limits = _LIMITS) -> tuple[int, int]:
+    """Width and height of what :func:`open_image` gives, from the head of the file where that says it.
+
+    A file that is cut short behind its head still has a size.
+
+    Raises:
+        NotFoundError, ImageError: as :func:`open_image`.
+    """
+    name, data = _read(source, limits)
+    with _explained(name):
+        try:
+            image = _identify(name, data)
+        except ImageError:
+            raise
+        except ValueError:  # a PNG that opens without its comments
+            return _decode(name, data, limits, exif=True, reduced_to=None).size
+        _check_size(name, image.size, limits)
+        if image.format == "TIFF":  # Pillow turns it while it decodes
+            return _decode(name, data, limits, exif=True, reduced_to=None).size
+        width, height = image.size
+        return (height, width) if _orientation(image) in _LYING else (width, height)
+
+
+@contextmanager
+def _explained(name: str) -> Generator[None]:
+    """Whatever goes wrong with the bytes of a picture ends in one sentence."""
+    try:
+        yield
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -140,6 +171,8 @@ def _read(source: Source, limits: Limits) -> tuple[str, bytes]:
         data = source.read(limits.max_bytes + 1)
         if not isinstance(data, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ImageError(f"{name} came as {type(data).__name__}; open the file in binary mode ('rb').")
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes); get the file again.")
     if len(data) > limits.max_bytes:
         raise ImageError(
             f"{name} has more than {limits.max_bytes / 2**20:,.1f} MiB, the limit; "

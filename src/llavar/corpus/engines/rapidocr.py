@@ -66,10 +66,11 @@ class RapidOcr:
 
     def read(self, image: Image.Image) -> tuple[Line, ...]:
         """Lines with boxes in pixels of ``image``, each the upright hull of the engine's quadrilateral."""
+        import cv2
         import numpy as np
 
-        bgr = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
-        found = self._engine(bgr)
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        found = self._engine(cv2.cvtColor(np.asarray(rgb), cv2.COLOR_RGB2BGR))
         texts = getattr(found, "txts", None)
         if texts is None:
             return ()

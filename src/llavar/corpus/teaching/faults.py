@@ -37,7 +37,7 @@ _END = " \t.,;:!?\u2026"
 def faults(draft: Draft, evidence: Evidence) -> Iterator[Fault]:
     """All that is wrong with a conversation, the worst first."""
     row = Example(id="", conversation=Conversation.of(*draft.texts))
-    for reject in check_rows([row], None, open_images=False):
+    for reject in check_rows([row]):
         yield Fault(reject.reason, reject.detail)
     for test in (_wording, _doubles, _support):
         yield from test(draft, evidence)
