@@ -11,7 +11,7 @@ from llavar.images import Transform
 from llavar.legacy import ELSEWHERE, run
 from llavar.legacy.flags import Flag, Kind, parse
 from llavar.legacy.training import _FLAGS, _other_defaults, conversation_of, job_of, stage_of
-from llavar.train.config import Mean, Policy, Precision, Schedule
+from llavar.train.config import Mean, Policy, Precision, Recompute, Schedule, Shard
 from llavar.train.llava import DECODER, PROJECTOR
 
 FLAGS = (
@@ -94,7 +94,7 @@ def test_the_first_stage_becomes_the_papers_numbers(line: Callable[..., list[str
     assert stage.parts[PROJECTOR].lr == 2e-3
     assert (stage.batch, stage.micro_batch, stage.max_length, stage.epochs) == (128, 8, 1024, 1)
     assert (stage.warmup, stage.precision, stage.mean) == (0.03, Precision.BF16, Mean.BATCH)
-    assert (stage.schedule, stage.packing, stage.recompute) == (Schedule.TRAINER, False, True)
+    assert (stage.schedule, stage.packing, stage.recompute) == (Schedule.TRAINER, False, Recompute.FULL)
     assert (job.conversation, job.transform, job.feature_layer) == ("llava_v1", Transform.PAD, -2)
     assert job.bad_rows is Policy.SKIP
 
@@ -105,6 +105,7 @@ def test_the_second_stage_trains_projector_and_decoder(line: Callable[..., list[
     assert set(job.stage.parts) == {PROJECTOR, DECODER}
     assert job.stage.parts[DECODER].lr == 2e-5
     assert (job.stage.batch, job.stage.max_length, job.stage.epochs) == (32, 2048, 3)
+    assert job.stage.shard is Shard.FULL  # as its --fsdp "full_shard auto_wrap" says
     assert job.projector == "p.bin"
 
 

@@ -13,8 +13,9 @@ from llavar.train.llava import DECODER, PROJECTOR
 
 def test_every_recipe_has_a_name_of_its_own_and_is_found_by_it():
     names = [recipe.name for recipe in catalogue.recipes()]
-    assert len(set(names)) == len(names) == 12
+    assert len(set(names)) == len(names) >= 17
     assert {"llavar-13b-stage1", "llavar-7b-stage2", "nano-stage1", "llavar-13b-stage2-parity"} <= set(names)
+    assert {"llavar-13b-stage2-lora", "llavar-7b-stage2-qlora", "nano-stage2-lora"} <= set(names)
     assert [catalogue.get(name).name for name in names] == names
     with pytest.raises(ConfigError, match="no recipe 'llavar-13b'; known are llavar-13b-stage1, "):
         catalogue.get("llavar-13b")
@@ -54,10 +55,11 @@ def test_the_plans_of_13b_are_those_of_the_floors():
     first, assumed = planned(llavar_13b_stage1(), machine)
     second, _ = planned(llavar_13b_stage2(), machine)
     assert first.flops == pytest.approx(35e18, rel=0.02)
-    assert 35e18 <= second.flops <= 39e18
+    # Computing each layer's input twice, as stage 2 does to fit, adds a third.
+    assert 35e18 <= second.flops * 3 / 4 <= 39e18
     assert first.seconds / 3600 == pytest.approx(3.1, abs=0.1)
     assert "1,017,690 rows of 660 tokens" in assumed
-    assert not second.options[0].fits
+    assert second.options[0].fits  # divided among the eight
 
 
 def test_a_plan_takes_the_fullest_micro_batch():

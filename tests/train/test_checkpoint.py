@@ -154,6 +154,32 @@ def test_what_a_kill_left_half_written_is_removed_by_the_next_save(tmp_path: Pat
     assert files(tmp_path) == ["step-00000005.pt"]
 
 
+def test_what_several_processes_left_half_written_is_in_nobodys_way(tmp_path: Path):
+    for name in ("step-00000005.partial", "step-00000003.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__0_0.distcp").write_bytes(b"half")
+    assert checkpoint.newest(tmp_path) is None
+    checkpoint.save(state(5), tmp_path)
+    assert files(tmp_path) == ["step-00000005.pt"]
+
+
+def test_a_folder_without_its_description_is_passed_over(tmp_path: Path):
+    checkpoint.save(state(5), tmp_path)
+    (tmp_path / "step-00000009").mkdir()
+    (tmp_path / "step-00000009" / "moment.json").write_text("[1, 2]")
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert found.step == 5
+    assert files(tmp_path) == ["step-00000005.pt", "step-00000009.unreadable"]
+
+
+def test_both_kinds_count_among_the_newest(tmp_path: Path):
+    for step in (1, 2):
+        (tmp_path / f"step-{step:08d}").mkdir()
+    checkpoint.save(state(3), tmp_path, keep=2)
+    assert files(tmp_path) == ["step-00000002", "step-00000003.pt"]
+
+
 def test_another_model_is_refused_and_left_as_it_was():
     layer, optimizer = trained(seed=1, width=4)
     before = {name: parameter.detach().clone() for name, parameter in layer.named_parameters()}

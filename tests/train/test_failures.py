@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from llavar.cli import main
-from llavar.models import _hf as hf
+from llavar.models import _hf_sharded as streamed
 from llavar.train import home, llava, loop, metrics
 
 ROOT = Path(__file__).parents[2]
@@ -193,7 +193,7 @@ def test_a_disk_that_is_full_when_the_model_is_written(
         raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     with monkeypatch.context() as patch:
-        patch.setattr(hf, "save_llava", full)
+        patch.setattr(streamed, "save", full)
         assert train(tmp_path / "out") == 2
     assert sentence(capsys).endswith("it goes on after step 9")
     (tmp_path / "out" / ".model.left").mkdir()  # as a kill leaves it

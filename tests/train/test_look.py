@@ -15,6 +15,7 @@ from llavar.train import look, metrics
 from llavar.train.config import LoopConfig, PartConfig, Precision
 from llavar.train.look import Look, Looks, Sample, Watched, undisturbed
 from llavar.train.loop import fit, summed_loss
+from llavar.train.parallel import Replicated
 from llavar.train.world import World
 
 Make = Callable[..., Any]
@@ -166,7 +167,8 @@ def test_a_finished_run_is_not_looked_at_again(toy: Make, tmp_path: Path):
 
 def test_nothing_is_due_where_nothing_is_asked_for(toy: Make, tmp_path: Path):
     looks = Looks(tmp_path, model=module(toy()), steps=8, validate_every=1, watch_every=1)
-    assert looks.begin(0, World()) == looks.look(1, World()) == 0.0
+    alone = Replicated(World())
+    assert looks.begin(0, alone) == looks.look(1, alone) == 0.0
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,6 +20,7 @@ from llavar.train import checkpoint, loop, memory, metrics
 from llavar.train.config import LoopConfig, Mean, PartConfig, Precision
 from llavar.train.loop import Fitted, Rehearsed, fingerprint, fit, rehearse
 from llavar.train.metrics import Size
+from llavar.train.parallel import Replicated
 from llavar.train.world import World
 
 Make = Callable[..., Any]
@@ -439,7 +440,7 @@ def test_a_micro_batch_that_says_nothing_to_the_trained_parts_counts_but_teaches
 
 def tried(objective: Any, **given: Any) -> Rehearsed:
     steps = [lambda step=step: objective.batches(step) for step in range(4)]
-    return rehearse(objective, objective.batches(0)[0], steps, config(), World(), **given)
+    return rehearse(objective, objective.batches(0)[0], steps, config(), Replicated(World()), **given)
 
 
 def test_a_dry_run_learns_nothing_and_tells_time_and_memory(whole: Outcome, toy: Make, tmp_path: Path):
@@ -474,7 +475,7 @@ def test_the_first_step_of_a_dry_run_is_not_counted_unless_it_is_the_only_one(
     def told(count: int) -> Rehearsed:
         objective = toy()
         steps = [lambda step=step: seconds_of(step) for step in range(count)]
-        return rehearse(objective, objective.batches(0)[0], steps, config(), World(), enough=10.0)
+        return rehearse(objective, objective.batches(0)[0], steps, config(), Replicated(World()), enough=10.0)
 
     assert (told(1).seconds, told(1).tokens) == (100.0, 24)
     assert (told(4).seconds, told(4).tokens) == (3.0, 3 * 24)

@@ -236,7 +236,7 @@ def _add_merge_lora(verbs: Commands) -> None:
         description="Merge an adapter of peft (with LLaVA's non_lora_trainables.bin, if it has one) into a "
         "model, in the layout and the dtypes of that model.",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="folder of the model")
+    parser.add_argument("model", metavar="MODEL", help="folder or hub id of the model")
     parser.add_argument("adapter", type=Path, metavar="ADAPTER", help="folder with adapter_config.json")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     _add_common(parser)
@@ -245,16 +245,18 @@ def _add_merge_lora(verbs: Commands) -> None:
 
 
 def _merge_lora(arguments: argparse.Namespace) -> int:
-    from llavar.models import lora
+    from llavar.models import folder, lora
+    from llavar.models.stream import MAX_SHARD_BYTES
 
+    model = folder.resolve(arguments.model, binaries=True)
     with _bar() as progress:
         done = lora.merge(
-            arguments.model,
+            model,
             arguments.adapter,
             arguments.out,
             progress=progress,
             checksums=arguments.checksums,
-            **_shards(arguments),
+            max_shard_bytes=arguments.max_shard_bytes or MAX_SHARD_BYTES,
         )
     fields = {"merged": done.merged, "replaced": list(done.replaced)}
     what = f"{done.merged} took an adapter, {len(done.replaced)} were replaced whole"

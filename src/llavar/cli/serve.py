@@ -248,14 +248,22 @@ def _load(arguments: argparse.Namespace, names: tuple[str, ...]) -> Mapping[str,
 
     from llavar.generate.engine import Engine
     from llavar.generate.local import LocalGenerator
+    from llavar.models import _hub as hub
+    from llavar.models import folder as folders
     from llavar.models.quantize import Quantization
     from llavar.study.reader import find
 
     engines: dict[str, Answering] = {}
     try:
         for name, model in zip(names, arguments.models, strict=True):
+            folder = folders.resolve(find(model))
+            if hub.is_for_own_processor(folders.read_document(folder, "config.json")):
+                raise ConfigError(
+                    f"{model} is asked through its own processor, which the native engine does not do; serve "
+                    f"it with vLLM itself: vllm serve {folder}"
+                )
             generator = LocalGenerator.load(
-                find(model),
+                folder,
                 name=name,
                 dtype=getattr(torch, arguments.dtype),
                 template=arguments.conversation,

@@ -6,21 +6,23 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llavar.cli.arguments import Commands, count, whole
+from llavar.cli.train_plan import PLAN, add_plan, show_plan
 
 if TYPE_CHECKING:
     from llavar.images import Tiles
+    from llavar.models.adapter import Lora
     from llavar.recipes.llavar import Recipe
     from llavar.train.config import PartConfig, StageConfig
     from llavar.train.job import Job
     from llavar.train.metrics import Tick
 
 _PLAIN = (
-    *("epochs", "steps", "batch", "micro_batch", "max_length", "packing", "recompute", "warmup", "clip"),
+    *("epochs", "steps", "batch", "micro_batch", "max_length", "packing", "compiled", "warmup", "clip"),
     *("precision", "mean", "seed", "log_every", "save_every", "keep"),
 )
 """Options that are settings of a stage under the same name."""
@@ -29,15 +31,17 @@ _JOB = (
     *("images", "vision_tower", "projector", "conversation", "transform", "tiles", "tower_size"),
     *("feature_layer", "attention"),
     *("bad_rows", "bad_images", "saved_as", "deterministic", "peak_tflops"),
-    *("validate", "validate_every", "watch_every", "watch_data", "track"),
+    *("validate", "validate_every", "watch_every", "watch_data", "track", "merge"),
 )
 """Options that are settings of a job under the same name."""
 
-_PLAN = ("gpus", "memory", "mfu")
+_LORA = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "quantize")
 _HELP = """\
 RECIPE is one of llavar-13b-stage1, llavar-13b-stage2, llavar-7b-stage1, llavar-7b-stage2, nano-stage1,
-nano-stage2, or one of these with -parity (padded, batch mean: as the original). RUN is the --out of an
-earlier run, which goes on exactly where it was. Under torchrun the processes share every step:
+nano-stage2, or one of these with -parity (padded, batch mean: as the original), or llavar-13b-stage2-lora,
+llavar-7b-stage2-lora, either with -qlora in place of -lora, or nano-stage2-lora; or lora-hub, an adapter on
+any image-text-to-text model of Hugging Face, through its own processor. RUN is the --out of an earlier run,
+which goes on exactly where it was. Under torchrun the processes share every step:
 torchrun --nproc_per_node 8 -m llavar train ..."""
 
 
@@ -53,8 +57,12 @@ def add(commands: Commands) -> None:
     parser.add_argument("what", metavar="RECIPE_OR_RUN")
     _add_material(parser)
     _add_stage(parser)
+    _add_lora(parser)
     _add_looks(parser)
-    _add_plan(parser)
+    add_plan(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="print the plan, or how the run ended, as an object"
+    )
     parser.set_defaults(command=_train)
 
 
@@ -120,7 +128,24 @@ def _add_stage(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--precision", choices=("fp32", "bf16"))
     group.add_argument("--mean", choices=("token", "batch"), help="what a step's loss is a mean over")
     group.add_argument("--packing", action=argparse.BooleanOptionalAction, help="rows share sequences")
-    group.add_argument("--recompute", action="store_true", help="activations twice: slower, less memory")
+    group.add_argument(
+        "--recompute",
+        nargs="?",
+        const="full",
+        choices=("none", "full", "selective"),
+        help="activations twice: slower, less memory; selective keeps matrix products",
+    )
+    group.add_argument(
+        "--shard",
+        choices=("none", "full", "hybrid"),
+        help="what each of several processes holds of the decoder: all, or a part (hybrid: of a machine's)",
+    )
+    group.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        dest="compiled",
+        help="torch.compile for each layer of the decoder",
+    )
     group.add_argument(
         "--attention",
         choices=("auto", "eager", "sdpa", "flex", "varlen"),
@@ -131,6 +156,29 @@ def _add_stage(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--log-every", type=count, metavar="N", help="steps")
     group.add_argument("--save-every", type=count, metavar="N", help="steps")
     group.add_argument("--keep", type=count, metavar="N", help="checkpoints")
+
+
+def _add_lora(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("an adapter in place of the whole decoder (LoRA; needs llavar[lora])")
+    group.add_argument("--lora-rank", type=int, metavar="N", help="of its factors; any recipe takes one")
+    group.add_argument(
+        "--lora-alpha", type=float, metavar="N", help="alpha / rank scales what it adds (twice the rank)"
+    )
+    group.add_argument("--lora-dropout", type=float, metavar="SHARE", help="of its input (0.05)")
+    group.add_argument(
+        "--lora-targets",
+        nargs="+",
+        metavar="NAME",
+        help="linear layers of the decoder it goes around, e.g. q_proj v_proj (all-linear)",
+    )
+    group.add_argument(
+        "--quantize",
+        choices=("none", "nf4", "bnb"),
+        help="keep the decoder beneath it in 4 bits (QLoRA): by plain torch, or by bitsandbytes",
+    )
+    group.add_argument(
+        "--no-merge", action="store_false", dest="merge", help="write adapter/ alone, no merged model/"
+    )
 
 
 def _add_looks(parser: argparse.ArgumentParser) -> None:
@@ -156,32 +204,6 @@ def _add_looks(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_plan(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("planning")
-    group.add_argument("--plan", action="store_true", help="print memory and time, train nothing")
-    group.add_argument("--gpus", type=count, metavar="N")
-    group.add_argument("--memory", type=size, metavar="80GB", help="of one GPU")
-    group.add_argument("--mfu", type=float, metavar="SHARE", help="of the peak that is reached (0.4)")
-    parser.add_argument(
-        "--json", action="store_true", help="print the plan, or how the run ended, as an object"
-    )
-
-
-def size(text: str) -> float:
-    """Bytes, from ``80GB``, ``80G``, ``512MB`` or a plain number of gigabytes, for argparse."""
-    number, scale = text.upper().removesuffix("B"), 1e9
-    if number.endswith(("G", "M")):
-        scale = {"G": 1e9, "M": 1e6}[number[-1]]
-        number = number[:-1]
-    try:
-        value = float(number) * scale
-    except ValueError:
-        value = 0.0
-    if not 1e6 <= value <= 1e15:
-        raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory; write it as 80GB")
-    return value
-
-
 def _train(arguments: argparse.Namespace) -> int:
     from llavar.recipes.catalogue import recipes
 
@@ -192,7 +214,8 @@ def _train(arguments: argparse.Namespace) -> int:
         return _go_on(arguments.what, given, [recipe.name for recipe in recipes()], as_json)
     recipe = replace(recipe, stage=_stage(recipe.stage, given))
     if "plan" in given:
-        return _show_plan(recipe, given, as_json)
+        tiles = _tiles(given) or recipe.tiles
+        return show_plan(recipe, tiles, given, as_json)
     return _run(_job(recipe, given), given["out"], as_json, given.get("workers", 0))
 
 
@@ -227,7 +250,7 @@ def _job(recipe: Recipe, given: dict[str, Any]) -> Job:
     for name in ("data", "out"):
         if name not in given:
             raise ConfigError(f"training needs --{name}; --plan tells what the recipe takes without it")
-    for name in _PLAN:
+    for name in PLAN:
         if name in given:
             raise ConfigError(f"--{name} is for planning; add --plan, or leave it out")
     chosen: dict[str, Any] = {name: given[name] for name in _JOB if name in given}
@@ -252,7 +275,8 @@ def _job(recipe: Recipe, given: dict[str, Any]) -> Job:
             chosen[name] = _absolute(chosen[name])
     data = tuple(given["data"])
     model = _model(given.get("model") or _model_behind(chosen) or recipe.model, recipe.name)
-    return Job(stage=recipe.stage, recipe=recipe.name, model=model, data=data, **chosen)
+    own = recipe.own_processor
+    return Job(stage=recipe.stage, recipe=recipe.name, model=model, data=data, own_processor=own, **chosen)
 
 
 def _tiles(given: Mapping[str, Any]) -> Tiles | None:
@@ -340,17 +364,21 @@ def _say(text: str) -> None:
 
 def _stage(stage: StageConfig, given: Mapping[str, Any]) -> StageConfig:
     from llavar.errors import ConfigError
-    from llavar.train.config import Mean, Precision
+    from llavar.recipes.llavar import with_lora
+    from llavar.train.config import Mean, Precision, Recompute, Shard
 
     if "steps" in given and "epochs" in given:
         raise ConfigError("--steps and --epochs both say how long to train; give one of them")
+    adapter = _adapter(stage.lora, given)
+    stage = with_lora(stage, adapter) if adapter else stage
     changes: dict[str, Any] = {name: given[name] for name in _PLAIN if name in given}
     if "batch" in changes:
         changes.setdefault("micro_batch", min(stage.micro_batch, changes["batch"]))
     if "precision" in changes:
         changes["precision"] = Precision(changes["precision"])
-    if "mean" in changes:
-        changes["mean"] = Mean(changes["mean"])
+    for name, kind in (("mean", Mean), ("recompute", Recompute), ("shard", Shard)):
+        if name in given:
+            changes[name] = kind(given[name])
     frozen = given.get("freeze", ())
     for text in given.get("lr", ()):
         if text.rpartition("=")[0] in frozen:
@@ -361,21 +389,47 @@ def _stage(stage: StageConfig, given: Mapping[str, Any]) -> StageConfig:
     return replace(stage, parts=parts, **changes)
 
 
+def _adapter(held: Lora | None, given: Mapping[str, Any]) -> Lora | None:
+    """The recipe's adapter with what was asked for; another rank keeps the scale of what it adds."""
+    from llavar.errors import ConfigError
+    from llavar.models.adapter import Frozen, Lora
+
+    named = [name for name in _LORA if name in given]
+    if held is None and named and "lora_rank" not in given:
+        flag = "--" + named[0].replace("_", "-")
+        raise ConfigError(
+            f"{flag} is for an adapter and the recipe has none; say of which rank: --lora-rank N"
+        )
+    if held is None and not named:
+        return None
+    rank: int = given["lora_rank"] if held is None else given.get("lora_rank", held.rank)
+    start = held or Lora(rank=1, alpha=2, dropout=0.05)
+    targets = [name for text in given.get("lora_targets", ()) for name in text.split(",")]
+    return Lora(
+        rank=rank,
+        alpha=given.get("lora_alpha", rank * start.scale),
+        dropout=given.get("lora_dropout", start.dropout),
+        targets=tuple(targets) or start.targets,
+        frozen=Frozen(given.get("quantize", start.frozen)),
+    )
+
+
 def _changed(parts: Mapping[str, PartConfig], texts: list[str], field: str) -> dict[str, PartConfig]:
     """``texts`` are ``VALUE`` for every trained part or ``PART=VALUE``; a rate of its own trains a part."""
     from llavar.errors import ConfigError
-    from llavar.train.config import PartConfig
+    from llavar.train.config import ADAPTER, PartConfig
     from llavar.train.llava import DECODER, PROJECTOR, TOWER
 
     changed = dict(parts)
+    known = (TOWER, PROJECTOR, DECODER, *([ADAPTER] if ADAPTER in parts else []))
     for text in texts:
         name, equals, number = text.rpartition("=")
         try:
             value = float(number)
         except ValueError:
             raise ConfigError(f"--{field.replace('_', '-')} {text!r} is no number, nor PART=NUMBER") from None
-        if equals and name not in (TOWER, PROJECTOR, DECODER):
-            raise ConfigError(f"the model has no part {name!r}; it has {TOWER}, {PROJECTOR}, {DECODER}")
+        if equals and name not in known:
+            raise ConfigError(f"the model has no part {name!r}; it has {', '.join(known)}")
         if equals and field == "lr":
             decay = changed[name].weight_decay if name in changed else 0.0
             changed[name] = PartConfig(lr=value, weight_decay=decay)
@@ -385,28 +439,3 @@ def _changed(parts: Mapping[str, PartConfig], texts: list[str], field: str) -> d
             for each in (name,) if equals else tuple(changed):
                 changed[each] = replace(changed[each], **{field: value})
     return changed
-
-
-# A plan.
-
-
-def _show_plan(recipe: Recipe, given: Mapping[str, Any], as_json: bool) -> int:
-    from llavar.recipes.plan import at_resolution, planned
-    from llavar.train import story
-    from llavar.train.estimate import Machine
-
-    recipe = at_resolution(recipe, tiles=_tiles(given) or recipe.tiles, tower_size=given.get("tower_size", 0))
-    machine = Machine()
-    machine = Machine(
-        gpus=given.get("gpus", 1),
-        memory=given.get("memory", machine.memory),
-        peak=given.get("peak_tflops", machine.peak / 1e12) * 1e12,
-        mfu=given.get("mfu", machine.mfu),
-    )
-    found, assumed = planned(recipe, machine)
-    if as_json:
-        document = {"recipe": recipe.name, "machine": asdict(machine), **asdict(found), "assumed": assumed}
-        print(json.dumps(document))
-    else:
-        print(story.estimated(recipe.name, found, machine, assumed))
-    return 0

@@ -60,7 +60,7 @@ def encode(
         RowError: the row cannot be used; ``reason`` says why (a :class:`~llavar.errors.DataError`).
         ModelError: the row has pictures and the tokenizer has no ``<im_patch>``.
     """
-    _check(example)
+    check(example)
     conversation = Conversation(turns=_from_first_question(example.conversation.turns, template))
     try:
         spans = chat.render(conversation, template)
@@ -118,8 +118,12 @@ def encode_all(
     return encoded, rejects
 
 
-def _check(example: Example) -> None:
-    """What can be said of a row without a tokenizer."""
+def check(example: Example) -> None:
+    """What can be said of a row without a tokenizer.
+
+    Raises:
+        RowError: a role speaks twice in a row, or the tags of pictures are not as they have to be.
+    """
     turns = example.conversation.turns
     for index, (turn, after) in enumerate(pairwise(turns), start=2):
         if turn.role is after.role:
@@ -138,9 +142,13 @@ def _check(example: Example) -> None:
 
 
 def _from_first_question(turns: tuple[Turn, ...], template: chat.Template) -> tuple[Turn, ...]:
+    return turns if template.style is chat.Style.V0_TRAINING else from_first_question(turns)
+
+
+def from_first_question(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """``turns`` without an answer that precedes the first question, as the original has it."""
     opens_with_answer = bool(turns) and turns[0].role is Role.ASSISTANT
-    keeps = template.style is chat.Style.V0_TRAINING
-    return turns[1:] if opens_with_answer and not keeps else turns
+    return turns[1:] if opens_with_answer else turns
 
 
 def _expand(span: Span, views: int, start_end: bool) -> Span:

@@ -37,6 +37,19 @@ _SMALL = 65536
 """Sources with fewer rows are not worth a second process, which takes seconds to start."""
 
 
+class RowEncoder(Protocol):
+    """How rows become tokens. Equal ``key`` gives equal tokens; empty, nothing is kept of what was found."""
+
+    @property
+    def key(self) -> str: ...
+
+    def __call__(self, row: Example, /) -> Encoded:
+        """Raises:
+        RowError: it cannot be learned from.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoder:
     """How rows become tokens.
@@ -141,7 +154,7 @@ class _Measuring:
     """The task of a worker: measure the rows from ``start`` on."""
 
     source: RowSource
-    encoder: Encoder
+    encoder: RowEncoder
     rows: int
 
     def __call__(self, start: int) -> _Block:
@@ -172,7 +185,9 @@ def _raised(row: Example | RowError) -> Example:
     return row
 
 
-def measure(source: RowSource, encoder: Encoder, *, workers: int = 0, folder: Path | None = None) -> Measured:
+def measure(
+    source: RowSource, encoder: RowEncoder, *, workers: int = 0, folder: Path | None = None
+) -> Measured:
     """Encode every row of ``source`` once, in ``workers`` processes where that pays.
 
     What was found is kept in ``folder`` (the user's cache) for sources and encoders that have a key.
@@ -242,14 +257,15 @@ class Planned(Protocol):
 class LazyRows(Sequence[Encoded]):
     """The usable rows of all sources; each is read and encoded when it is asked for.
 
-    ``numbers`` count all rows of all sources, ``firsts`` is where each source begins in that count. A source
-    with pictures of its own has a mark in ``marks``, which goes before their names.
+    ``encoder`` is that of all sources, or one for each. ``numbers`` count all rows of all sources, ``firsts``
+    is where each source begins in that count. A source with pictures of its own has a mark in ``marks``,
+    which goes before their names.
     """
 
     def __init__(
         self,
         sources: Sequence[RowSource],
-        encoder: Encoder,
+        encoder: RowEncoder | Sequence[RowEncoder],
         *,
         numbers: NDArray[np.int64],
         lengths: NDArray[np.int32],
@@ -257,7 +273,8 @@ class LazyRows(Sequence[Encoded]):
         marks: Sequence[str],
         mixture: Mixture | None = None,
     ) -> None:
-        self._sources, self._encoder, self._marks = tuple(sources), encoder, tuple(marks)
+        self._sources, self._marks = tuple(sources), tuple(marks)
+        self._encoders = tuple(encoder) if isinstance(encoder, Sequence) else (encoder,) * len(sources)
         self._numbers, self.lengths, self.pictures, self.mixture = numbers, lengths, pictures, mixture
         self._firsts = np.concatenate([[0], np.cumsum([len(source) for source in sources])])
 
@@ -273,7 +290,7 @@ class LazyRows(Sequence[Encoded]):
             return [self[place] for place in range(*index.indices(len(self)))]
         number = int(self._numbers[index])
         at = int(np.searchsorted(self._firsts, number, side="right")) - 1
-        row = self._encoder(_raised(self._sources[at].get(number - int(self._firsts[at]))))
+        row = self._encoders[at](_raised(self._sources[at].get(number - int(self._firsts[at]))))
         if len(row) != self.lengths[index]:
             raise DataError(f"row {row.id!r} changed after it was counted; start again with files at rest")
         mark = self._marks[at]

@@ -36,6 +36,10 @@ class Reason(StrEnum):
     IMAGE_CUT = "image cut by truncation"
     NOTHING_SUPERVISED = "no supervised token"
     UNWRITABLE = "characters that the tokenizer lacks"
+    PROCESSOR = "refused by the processor"
+    TOO_LONG = "too long"
+    NO_PICTURE = "no such picture"
+    BROKEN_PICTURE = "broken picture"
 
 
 class RowError(DataError):

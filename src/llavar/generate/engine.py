@@ -50,8 +50,8 @@ class Engine:
     One thread does all the work. In each of its turns it lets go of what has ended or was cancelled, takes in
     requests that wait (prompts of up to ``prefill_tokens`` tokens together, but at least one, so that running
     answers do not stall), and makes one token of each. A greedy answer is that of
-    :meth:`LocalGenerator.answer` alone, whatever runs beside it, but for tokens that are equally likely within
-    the rounding of sums.
+    :meth:`LocalGenerator.answer` alone, whatever runs beside it, but for tokens that are equally likely
+    within the rounding of sums.
 
     A picture is encoded once for the questions that come soon after one another (the last ``pictures`` are
     kept). A conversation that goes on is taken up where it ended: keys and values of answers that ended are

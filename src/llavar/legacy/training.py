@@ -11,13 +11,13 @@ from llavar.legacy.flags import Arguments, Flag, Kind, parse, show
 from llavar.legacy.prepare import Wanted, is_stock, made
 from llavar.study.reader import find
 from llavar.train import job as jobs
-from llavar.train.config import Mean, PartConfig, Policy, Precision, Schedule, StageConfig
+from llavar.train.config import Mean, PartConfig, Policy, Precision, Recompute, Schedule, Shard, StageConfig
 from llavar.train.llava import DECODER, PROJECTOR
 from llavar.train.world import connected
 
 _ALWAYS = "always so today"
 _PAGE = "metrics.jsonl in the folder of the run; llavar train --track sends it elsewhere too"
-_SHARDED = "every process holds the whole model (data parallel); sharding is not there yet"
+_SHARDED = "--shard full where it says full_shard and there are several processes, else --shard none"
 
 _FLAGS = (
     Flag(name="model_name_or_path", today="--model: a LLaMA, a checkpoint of the original, or a stock Llava"),
@@ -119,7 +119,11 @@ _FLAGS = (
     Flag(name="lazy_preprocess", kind=Kind.SWITCH, default=False, today=_ALWAYS + " for pictures"),
     Flag(name="report_to", default="none", today=_PAGE),
     Flag(name="fsdp", default="", today=_SHARDED),
-    Flag(name="fsdp_transformer_layer_cls_to_wrap", default="", today=_SHARDED),
+    Flag(
+        name="fsdp_transformer_layer_cls_to_wrap",
+        default="",
+        today="nothing: the decoder is always divided layer by layer",
+    ),
     Flag(name="seed", kind=Kind.WHOLE, default=42, today="--seed"),
     Flag(name="dataloader_num_workers", kind=Kind.WHOLE, default=0, today="--workers"),
     Flag(
@@ -244,7 +248,8 @@ def stage_of(given: Arguments, processes: int) -> StageConfig:
         steps=max(given.whole("max_steps"), 0),
         packing=False,
         like_lengths=False,
-        recompute=given.switch("gradient_checkpointing"),
+        recompute=Recompute.FULL if given.switch("gradient_checkpointing") else Recompute.NONE,
+        shard=Shard.FULL if "full_shard" in given.text("fsdp").split() else Shard.NONE,
         warmup=given.number("warmup_ratio"),
         precision=Precision.BF16 if given.switch("bf16") else Precision.FP32,
         mean=Mean.BATCH,

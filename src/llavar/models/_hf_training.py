@@ -9,11 +9,15 @@ the tower) through ``sdpa``.
 
 from __future__ import annotations
 
+import importlib
 import re
+from functools import partial
 from importlib import metadata
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import create_selective_checkpoint_contexts
 
 from llavar.errors import ConfigError
 from llavar.models.attention import Borders, borders, packed_attention
@@ -78,13 +82,39 @@ def row_arguments(model: nn.Module, positions: Tensor) -> dict[str, Any]:
     return {"rows": borders(positions)} if attention_of(model) == "varlen" else {}
 
 
-def recompute(model: Any) -> None:
-    """Compute activations of a stock model a second time in the backward pass instead of keeping them."""
-    options = {"use_reentrant": False}
+def recompute(model: Any, *, selective: bool = False) -> None:
+    """Compute activations of a stock model a second time in the backward pass instead of keeping them.
+
+    ``selective`` keeps what matrix products and attention gave, and computes the rest again.
+    """
+    options: dict[str, Any] = {"use_reentrant": False}
+    if selective:
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, kept_operations())
     if hasattr(model, "activation_checkpointing_enable"):  # its name since 5.22
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
     else:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+
+
+def kept_operations() -> list[Any]:
+    """Linear layers and fused attention, whose results selective recomputation keeps.
+
+    Products of attention in the open are computed again: its scores are most of what is kept with it.
+    """
+    importlib.import_module("torch.nn.attention.varlen")
+    kinds = ("flash_attention", "flash_attention_for_cpu", "efficient_attention", "cudnn_attention")
+    names = ("mm", "addmm", *(f"_scaled_dot_product_{kind}" for kind in kinds))
+    return [
+        *(getattr(torch.ops.aten, name).default for name in names),
+        torch.ops.torch_attn._varlen_attn.default,
+    ]
+
+
+def compile_layers(model: nn.Module, backend: str = "inductor") -> None:
+    """Have torch compile each layer of the decoder, once for all lengths. To be called when it is divided."""
+    decoder: Any = model.get_submodule("model.language_model")
+    for layer in decoder.layers:
+        layer.forward = torch.compile(layer.forward, backend=backend, dynamic=True)
 
 
 def _register() -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
 _LFS_HEAD = b"version https://git-lfs"
 _LARGEST_DOCUMENT = 64 << 20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -41,17 +42,32 @@ def resolve(model: str | Path, *, binaries: bool = False) -> Path:
 
     Raises:
         NotFoundError: neither a folder nor of the form of a hub id.
-        ModelError: it is a file.
+        ModelError: it is a file, or an adapter alone.
         FetchError: the hub does not give it.
     """
     path = Path(model)
     if model != "" and path.is_dir():
+        _refuse_adapter(path)
         return path
     if model != "" and path.exists():
         raise ModelError(f"{str(model)!r} is a file; name the folder that holds config.json and the weights")
     if not isinstance(model, str) or not _HUB_ID.fullmatch(model):
         raise NotFoundError(f"there is no model folder {str(model)!r}, and it is not a hub id (owner/name)")
     return _from_hub(model, binaries)
+
+
+def _refuse_adapter(folder: Path) -> None:
+    """What peft writes beside no model is merged first: it answers only with its base."""
+    whole = any((folder / name).exists() for name in (WEIGHTS, INDEX)) or any(folder.glob("pytorch_model*"))
+    if whole or not (folder / ADAPTER).is_file():
+        return
+    base = read_document(folder, ADAPTER).get("base_model_name_or_path")
+    merged = folder.parent / "model" / "config.json"
+    beside = f" (the run merged it already: {merged.parent})" if merged.is_file() else ""
+    raise ModelError(
+        f"{folder} is a LoRA adapter and no whole model{beside}; merge it into its base: llavar convert "
+        f"merge-lora {base or 'BASE'!s:.200} {folder} --out DIR"
+    )
 
 
 def _from_hub(name: str, binaries: bool) -> Path:

@@ -24,14 +24,17 @@ from torch import Tensor
 from llavar.errors import ModelError, NotFoundError
 from llavar.models import projector as projectors
 from llavar.models import stored, stream
-from llavar.models.folder import hub_key, read_document, replacing
+from llavar.models.folder import ADAPTER, hub_key, read_document, replacing, write_document
 from llavar.models.shape import ProjectorLayout
 from llavar.models.stored import LazyTensor
 from llavar.models.stream import MAX_SHARD_BYTES, Planned, Progress, WrittenFile
 
-CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 NON_LORA = "non_lora_trainables.bin"
+
+_OWN = tuple(name for name in stored.COMPANIONS if name not in ("config.json", "generation_config.json"))
+"""Files about text and pictures: all of them are the model's, or all of them the adapter's."""
+_OWN_ALWAYS = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
 
 _PART = 1 << 22  # values computed at a time
 _A, _B = ".lora_A.weight", ".lora_B.weight"
@@ -87,7 +90,9 @@ class Merged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Settings:
+class Settings:
+    """What an adapter's own file says of its arithmetic."""
+
     rank: int
     scale: float
     transposed: bool
@@ -99,7 +104,7 @@ class _Settings:
 class _Adapter:
     """By the hub's name of the weight: the two factors, and the tensors that replace it."""
 
-    settings: _Settings
+    settings: Settings
     factors: Mapping[str, tuple[LazyTensor, LazyTensor]]
     whole: Mapping[str, LazyTensor]
 
@@ -109,14 +114,18 @@ def merge(
     adapter: Path,
     out: Path,
     *,
+    dtype: torch.dtype | None = None,
+    finish: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     checksums: bool = False,
 ) -> Merged:
     """Merge the adapter into ``model``; write the result, in its layout and dtypes, to ``out``.
 
-    Configuration, tokenizer and processor are the model's; where the model is a bare LLaMA and the adapter
-    brings LLaVA's ``config.json``, that one is taken.
+    Configuration, tokenizer and processor are the model's. An adapter that brings a tokenizer and a processor
+    was trained with those, and they are taken; where the model is a bare LLaMA and the adapter brings LLaVA's
+    ``config.json``, that one is. ``dtype`` is that of all weights (None: each keeps its own); ``finish`` is
+    called with the folder before it takes the place of ``out``.
 
     Raises:
         NotFoundError: there is no such folder.
@@ -131,12 +140,16 @@ def merge(
     weights = _weights(model)
     whole = _replacements(model, adapter, found, weights)
     _check_factors(adapter, found, weights)
-    plans = [_plan(key, tensor, found, whole) for key, tensor in weights.items()]
-    dtype = weights[_EMBEDDING].dtype
-    plans += [_given(key, tensor, dtype) for key, tensor in whole.items() if key not in weights]
+    plans = [_plan(key, tensor, found, whole, dtype) for key, tensor in weights.items()]
+    kept = dtype or weights[_EMBEDDING].dtype
+    plans += [_given(key, tensor, kept) for key, tensor in whole.items() if key not in weights]
     with replacing(out) as aside:
         _copy(model, adapter, aside)
+        if dtype:
+            _say_dtype(aside, dtype)
         files = stream.write(aside, plans, max_shard_bytes, progress=progress, checksums=checksums)
+        if finish is not None:
+            finish(aside)
     return Merged(
         out=out,
         tensors=len(plans),
@@ -165,7 +178,7 @@ def _weights(model: Path) -> dict[str, LazyTensor]:
 
 
 def _read_adapter(adapter: Path) -> _Adapter:
-    settings = _settings(adapter)
+    settings = read_settings(adapter)
     file = next((adapter / name for name in WEIGHTS if (adapter / name).exists()), None)
     if file is None:
         raise ModelError(f"{adapter} has no {WEIGHTS[0]} nor {WEIGHTS[1]}; fetch the adapter again")
@@ -191,8 +204,11 @@ def _read_adapter(adapter: Path) -> _Adapter:
     )
 
 
-def _settings(adapter: Path) -> _Settings:
-    document = read_document(adapter, CONFIG)
+def read_settings(adapter: Path) -> Settings:
+    """Raises:
+    ModelError: it is another kind of adapter, or has a setting that is not covered.
+    """
+    document = read_document(adapter, ADAPTER)
     if document.get("peft_type") != "LORA":
         raise ModelError(f"{adapter} is a {document.get('peft_type')!s:.40} adapter; LORA ones are merged")
     refused = [name for name, value in document.items() if value and name not in _PLAIN]
@@ -203,18 +219,18 @@ def _settings(adapter: Path) -> _Settings:
     if refused:
         name = refused[0]
         raise ModelError(
-            f"{adapter / CONFIG} has {name} = {document.get(name)!r:.60}, which is not covered; "
+            f"{adapter / ADAPTER} has {name} = {document.get(name)!r:.60}, which is not covered; "
             "merge it with peft's merge_and_unload"
         )
     rank, alpha = document.get("r"), document.get("lora_alpha")
     if type(rank) is not int or rank < 1 or type(alpha) not in (int, float):
         raise ModelError(
-            f"{adapter / CONFIG} has r = {rank!r:.40} and lora_alpha = {alpha!r:.40}; numbers needed"
+            f"{adapter / ADAPTER} has r = {rank!r:.40} and lora_alpha = {alpha!r:.40}; numbers needed"
         )
     root = math.sqrt(rank) if document.get("use_rslora") else rank
     modules: object = document.get("modules_to_save")
     listed = cast("list[object]", modules) if isinstance(modules, list) else []
-    return _Settings(
+    return Settings(
         rank=rank,
         scale=cast("float", alpha) / root,
         transposed=bool(document.get("fan_in_fan_out")),
@@ -328,14 +344,21 @@ def _check_factors(adapter: Path, found: _Adapter, weights: Mapping[str, LazyTen
 # Arithmetic.
 
 
-def _plan(key: str, weight: LazyTensor, found: _Adapter, whole: Mapping[str, Tensor | LazyTensor]) -> Planned:
+def _plan(
+    key: str,
+    weight: LazyTensor,
+    found: _Adapter,
+    whole: Mapping[str, Tensor | LazyTensor],
+    asked: torch.dtype | None,
+) -> Planned:
     if key in whole and key in found.factors:
         raise ModelError(f"the adapter holds {key!r:.200} whole and as LoRA factors; it cannot be both")
-    if key in whole:
-        make = _cast(whole[key], weight.dtype)
+    dtype = asked if asked and weight.dtype in _FLOATS else weight.dtype
+    if key in found.factors:
+        make = summed(weight, *found.factors[key], found.settings, dtype)
     else:
-        make = _sum(weight, *found.factors[key], found.settings) if key in found.factors else weight.load
-    return Planned(name=weight.name, shape=weight.shape, dtype=weight.dtype, make=make)
+        make = _cast(whole.get(key, weight), dtype)
+    return Planned(name=weight.name, shape=weight.shape, dtype=dtype, make=make)
 
 
 def _given(key: str, tensor: Tensor | LazyTensor, dtype: torch.dtype) -> Planned:
@@ -347,9 +370,11 @@ def _cast(tensor: Tensor | LazyTensor, dtype: torch.dtype) -> Callable[[], Tenso
     return lambda: (tensor if isinstance(tensor, Tensor) else tensor.load()).to(dtype)
 
 
-def _sum(
-    weight: LazyTensor, a: LazyTensor, b: LazyTensor, settings: _Settings
+def summed(
+    weight: LazyTensor, a: LazyTensor, b: LazyTensor, settings: Settings, dtype: torch.dtype
 ) -> Callable[[], Iterator[Tensor]]:
+    """``weight`` with the change that the factors ``a`` and ``b`` make, as ``dtype``, some rows at a time."""
+
     def parts() -> Iterator[Tensor]:
         values = weight.load()
         wide = torch.promote_types(weight.dtype, torch.float32)
@@ -360,7 +385,7 @@ def _sum(
         for start in range(0, values.shape[0], rows):
             change = left[start : start + rows] @ right
             part = values[start : start + rows].to(wide, copy=True)
-            yield part.add_(change, alpha=settings.scale).to(weight.dtype)
+            yield part.add_(change, alpha=settings.scale).to(dtype)
 
     return parts
 
@@ -369,12 +394,20 @@ def _sum(
 
 
 def _copy(model: Path, adapter: Path, aside: Path) -> None:
-    for name in stored.copy_companions(model, aside):
+    own = _OWN if all((adapter / name).is_file() for name in _OWN_ALWAYS) else ()
+    copied = stored.copy_companions(model, aside, [name for name in stored.COMPANIONS if name not in own])
+    for name in [*copied, *stored.copy_companions(adapter, aside, own)]:
         if name.endswith(".json"):
             read_document(aside, name)
     if _bare(model) and (adapter / "config.json").is_file():
         stored.check_file(adapter / "config.json")
         shutil.copyfile(adapter / "config.json", aside / "config.json")
+
+
+def _say_dtype(folder: Path, dtype: torch.dtype) -> None:
+    document = read_document(folder, "config.json")
+    named = {key for key in ("dtype", "torch_dtype") if key in document} or {"dtype"}
+    write_document(folder, "config.json", document | dict.fromkeys(named, str(dtype).removeprefix("torch.")))
 
 
 def _bare(model: Path) -> bool:

@@ -199,8 +199,8 @@ class Past:
         self._start = before
 
     def _more_columns(self, new: int) -> None:
-        """Places for ``new`` columns after those that count. The ones before are given up: where rows join and
-        leave without end, the beginning of the longest one moves on without end.
+        """Places for ``new`` columns after those that count. Those before are given up, or the stores would
+        grow for as long as rows join and leave.
         """
         first, end, more = self._start, self._start + self.length, new + _spare(self.length + new)
         self._kept = {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from llavar.errors import ConfigError
-from llavar.recipes import llavar, nano
+from llavar.recipes import hub, llavar, nano
 from llavar.recipes.llavar import Recipe, parity
 
 
 def recipes() -> tuple[Recipe, ...]:
-    """All recipes; each has a parity variant besides."""
+    """All recipes; those that the original has too have a parity variant besides."""
     plain = (
         llavar.llavar_13b_stage1(),
         llavar.llavar_13b_stage2(),
@@ -17,7 +17,15 @@ def recipes() -> tuple[Recipe, ...]:
         nano.nano_recipe1(),
         nano.nano_recipe2(),
     )
-    return (*plain, *(parity(recipe) for recipe in plain))
+    adapted = (
+        llavar.llavar_13b_stage2_lora(),
+        llavar.llavar_7b_stage2_lora(),
+        llavar.llavar_13b_stage2_qlora(),
+        llavar.llavar_7b_stage2_qlora(),
+        nano.nano_recipe2_lora(),
+        hub.lora_hub(),
+    )
+    return (*plain, *adapted, *(parity(recipe) for recipe in plain))
 
 
 def get(name: str) -> Recipe:

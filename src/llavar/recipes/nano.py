@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llavar.models.adapter import Lora
 from llavar.models.shape import LlavaShape, TextShape, VisionShape
-from llavar.recipes.llavar import Recipe
+from llavar.recipes.llavar import Recipe, lora
 from llavar.train.config import LoopConfig, PartConfig, Precision, StageConfig
 from llavar.train.llava import DECODER, PROJECTOR, FeedConfig
 
@@ -80,6 +81,11 @@ def nano_recipe2() -> Recipe:
     return _recipe(
         "nano-stage2", "The embedded model's second stage: projector and decoder.", nano_stage2(steps=1)
     )
+
+
+def nano_recipe2_lora() -> Recipe:
+    """``nano-stage2-lora``: :func:`nano_recipe2` with an adapter of rank 32, whose widest layers are 448."""
+    return lora(nano_recipe2(), Lora(rank=32, alpha=64, dropout=0.05))
 
 
 def _recipe(name: str, about: str, stage: Stage) -> Recipe:

@@ -2,24 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from llavar.images import WHOLE, Tiles
 from llavar.models.resolution import check_room
 from llavar.recipes.llavar import Recipe
-from llavar.train.estimate import Estimate, Load, Machine, estimate
+from llavar.train.config import Shard
+from llavar.train.estimate import Estimate, Load, Machine, estimate, shards_of
+from llavar.train.scale import Network, Scaled, scaled
 
 
 def planned(recipe: Recipe, machine: Machine) -> tuple[Estimate, str]:
     """The estimate, and a sentence that says what was assumed for it."""
     load = load_of(recipe)
     tokens = f"{recipe.rows:,} rows of {recipe.tokens:.0f} tokens with one picture each{_seen(recipe)}"
+    shards = shards_of(recipe.stage, machine.gpus)
     held = (
-        f"a micro-batch of {load.longest:,} tokens on the fullest GPU, weights of every GPU whole, scaled "
+        f"a micro-batch of {load.longest:,} tokens on the fullest GPU, "
+        f"{f'the decoder divided among {shards}' if shards > 1 else 'weights of every GPU whole'}, scaled "
         "dot product attention"
     )
-    doubt = "4 FLOPs for a parameter and a token with the decoder frozen, 6 with it trained"
+    doubt = "4 FLOPs for a parameter and a token with the decoder frozen, 6 with it or its adapter trained"
     return estimate(recipe.shape, recipe.stage, load, machine), f"{tokens}; {held}; {doubt}."
+
+
+def sheet(
+    recipe: Recipe, machine: Machine, network: Network, counts: Sequence[int], price: float
+) -> tuple[tuple[Scaled, ...], str]:
+    """``recipe`` on ever more GPUs of ``machine``'s kind, and what was assumed besides :func:`planned`."""
+    rows = tuple(
+        scaled(
+            recipe.shape,
+            recipe.stage,
+            lambda stage: load_of(replace(recipe, stage=stage)),
+            replace(machine, gpus=gpus),
+            network,
+            price=price,
+        )
+        for gpus in counts
+    )
+    how = "after the arithmetic" if recipe.stage.shard is Shard.NONE else "hidden behind the arithmetic"
+    inside, between = (f"{rate / 1e9:.0f} GB/s" for rate in (network.inside, network.between))
+    assumed = (
+        f"{machine.mfu:.0%} of the peak at any number of GPUs; "
+        f"exchange at {inside} for each GPU in a machine of {network.node}, {between} between them, {how}; "
+        "no time for checkpoints, looks. A batch that had to grow is another run, whose rate is to be found"
+    )
+    return rows, f"{assumed}."
 
 
 def load_of(recipe: Recipe) -> Load:

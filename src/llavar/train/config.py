@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from llavar.errors import ConfigError
+from llavar.models.adapter import Lora
+
+ADAPTER = "adapter"
+"""The part of a model that LoRA adds to it."""
 
 
 class Precision(StrEnum):
@@ -33,6 +37,32 @@ class Attention(StrEnum):
     @classmethod
     def _missing_(cls, value: object) -> Attention | None:
         return cls.AUTO if value == "" else None  # as it was written before it had a name
+
+
+class Recompute(StrEnum):
+    """What of a layer is computed a second time in the backward pass instead of being kept."""
+
+    NONE = "none"
+    FULL = "full"
+    """All but its input: the least memory, a third more arithmetic."""
+    SELECTIVE = "selective"
+    """All but the results of matrix products and of attention: norms, rotary positions, gates, casts."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Recompute | None:
+        """As earlier versions wrote it: yes or no."""
+        return {True: cls.FULL, False: cls.NONE}.get(value) if isinstance(value, bool) else None
+
+
+class Shard(StrEnum):
+    """What each of several processes holds of the decoder. Alone, a process holds everything."""
+
+    NONE = "none"
+    """All of it (data parallel)."""
+    FULL = "full"
+    """A part of its weights, gradients and moments; layers are gathered when needed (FSDP, ZeRO stage 3)."""
+    HYBRID = "hybrid"
+    """As ``full`` among the processes of a machine; every machine holds the same (HSDP)."""
 
 
 class Mean(StrEnum):
@@ -128,7 +158,9 @@ class StageConfig:
     ``micro_batch`` packs. ``steps`` above 0 stands in for ``epochs``. Rows are cut at ``max_length`` tokens,
     which is also what a pack holds. ``like_lengths`` sorts the packs of a step by length before it is
     divided: less padding, but with ``mean=batch`` another weight for long rows than the original's.
-    ``recompute`` computes activations a second time instead of keeping them.
+    ``recompute`` says which activations are computed a second time instead of being kept, ``shard`` what a
+    process holds where there are several, ``compiled`` whether torch compiles each layer of the decoder. With
+    ``lora`` the model has a part :data:`ADAPTER`, which is trained in place of what it goes around.
     """
 
     parts: Mapping[str, PartConfig]
@@ -139,7 +171,9 @@ class StageConfig:
     steps: int = 0
     packing: bool = True
     like_lengths: bool = True
-    recompute: bool = False
+    recompute: Recompute = Recompute.NONE
+    shard: Shard = Shard.NONE
+    compiled: bool = False
     warmup: float = 0.03
     floor: float = 0.0
     clip: float = 1.0
@@ -151,6 +185,7 @@ class StageConfig:
     log_every: int = 10
     save_every: int = 500
     keep: int = 2
+    lora: Lora | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.epochs <= 10_000:
@@ -164,6 +199,13 @@ class StageConfig:
             )
         if self.max_length < 2:
             raise ConfigError(f"max_length is {self.max_length}; a row needs at least 2 tokens")
+        object.__setattr__(self, "recompute", Recompute(self.recompute))
+        if self.lora is not None and self.shard is not Shard.NONE:
+            raise ConfigError("LoRA is trained with the whole decoder in each process; take --shard none")
+        if self.lora is None and ADAPTER in self.parts:
+            raise ConfigError("the adapter has a rate and there is none; say of which rank: --lora-rank N")
+        if self.lora is not None and ADAPTER not in self.parts:
+            raise ConfigError("LoRA is asked for and its adapter is not trained; give --lr adapter=RATE")
         self.loop(steps=max(self.steps, 1))
 
     @property

@@ -9,15 +9,20 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from llavar.models.adapter import Lora
 from llavar.models.shape import LlavaShape, ProjectorLayout, TextShape
-from llavar.train.config import Precision, StageConfig
+from llavar.train.adapter_size import adapter_count, kept_bytes, saved_bytes
+from llavar.train.config import ADAPTER, Precision, Recompute, Shard, StageConfig
 from llavar.train.llava import DECODER, PROJECTOR, TOWER, Cost
 
 _GB = 1e9
 
+ROOM = 0.95
+"""Share of a GPU's memory that a run may need: some is lost between tensors."""
 
-def count_parameters(shape: LlavaShape) -> dict[str, int]:
-    """Parameters by part; of an identity projector only the layer that is one."""
+
+def count_parameters(shape: LlavaShape, lora: Lora | None = None) -> dict[str, int]:
+    """Parameters by part, with those of an adapter; of an identity projector only the layer that is one."""
     vision, text = shape.vision, shape.text
     wide, patch = vision.hidden, 3 * vision.patch_size**2
     block = 4 * (wide * wide + wide) + 2 * wide * vision.mlp + vision.mlp + wide + 4 * wide
@@ -28,19 +33,21 @@ def count_parameters(shape: LlavaShape) -> dict[str, int]:
     kv = text.kv_heads * text.head_dim
     layer = 2 * text.hidden**2 + 2 * text.hidden * kv + 3 * text.hidden * text.mlp + 2 * text.hidden
     decoder = 2 * text.vocab * text.hidden + text.hidden + text.layers * layer
-    return {TOWER: tower, PROJECTOR: projector, DECODER: decoder}
+    adapter = {ADAPTER: adapter_count(text, lora)} if lora else {}
+    return {TOWER: tower, PROJECTOR: projector, DECODER: decoder, **adapter}
 
 
-def cost_of(shape: LlavaShape, trained: Collection[str]) -> Cost:
+def cost_of(shape: LlavaShape, trained: Collection[str], lora: Lora | None = None) -> Cost:
     """FLOPs that training takes: 2 for a parameter forwards, 2 backwards through it, 2 for its own gradient.
 
     With the projector alone that is 4 for every parameter of the decoder, with the decoder 6; the embedding
     multiplies nothing. Attention scores and the head are counted as parameters are (the head is applied to
-    answers only). A frozen tower goes forwards alone, over the layers that the features come from.
+    answers only). A frozen tower goes forwards alone, over the layers that the features come from. Weights
+    in 4 bits are multiplied as ever; widening them is not counted.
     """
-    counts = count_parameters(shape)
+    counts = count_parameters(shape, lora)
     decoder = counts[DECODER] - shape.text.vocab * shape.text.hidden
-    token = decoder * (6.0 if DECODER in trained else 4.0)
+    token = decoder * (6.0 if DECODER in trained else 4.0) + 6.0 * counts.get(ADAPTER, 0)
     tower = counts[TOWER] * (6.0 if TOWER in trained else 2.0) * (shape.vision.patches + 1)
     projector = counts[PROJECTOR] * (6.0 if TOWER in trained else 4.0) * shape.image_tokens
     return Cost(token=token, picture=tower + projector)
@@ -85,30 +92,52 @@ class Memory:
     optimizer: float
     activations: float
     logits: float
+    gathered: float = 0.0
 
     @property
     def total(self) -> float:
-        return self.weights + self.masters + self.gradients + self.optimizer + self.activations + self.logits
+        state = self.weights + self.masters + self.gradients + self.optimizer
+        return state + self.activations + self.logits + self.gathered
 
 
 def memory_of(shape: LlavaShape, stage: StageConfig, load: Load, *, shards: int = 1) -> Memory:
-    """What one GPU holds at its fullest, with weights and their state divided among ``shards`` GPUs.
+    """What one GPU holds at its fullest, with the decoder and its state divided among ``shards`` GPUs.
 
     Trained weights are fp32 and, in bf16, cast for every use; frozen ones are held as they are computed in.
-    AdamW keeps two fp32 numbers for each trained weight.
+    AdamW keeps two fp32 numbers for each trained weight. Of a divided decoder there are no casts but those of
+    the layers that are gathered; activations are counted as they are without division, which is no less.
     """
-    counts = count_parameters(shape)
-    trained = sum(count for part, count in counts.items() if part in stage.parts)
     width = _width(stage)
-    masters = 4.0 * trained if width < 4 else 0.0
+    counts = count_parameters(shape, stage.lora)
+    held = {part: count / (shards if part == DECODER else 1) for part, count in counts.items()}
+    trained = sum(count for part, count in held.items() if part in stage.parts)
+    less = saved_bytes(shape.text, stage.lora, width) if stage.lora else 0.0
+    uncast = held[DECODER] if shards > 1 and DECODER in stage.parts and width < 4 else 0.0
     return Memory(
-        weights=width * sum(counts.values()) / shards,
-        masters=masters / shards,
-        gradients=4.0 * trained / shards,
-        optimizer=8.0 * trained / shards,
+        weights=width * (sum(held.values()) - uncast) - less,
+        masters=4.0 * trained if width < 4 else 0.0,
+        gradients=4.0 * trained,
+        optimizer=8.0 * trained,
         activations=_activations(shape, stage, load),
         logits=load.longest * load.answered * shape.text.vocab * (width + 8.0),
+        gathered=_gathered(shape, stage) if shards > 1 else 0.0,
     )
+
+
+def unit_parameters(shape: LlavaShape) -> int:
+    """Parameters of the largest piece of a divided decoder that is gathered at once."""
+    text = shape.text
+    ends = 2 * text.vocab * text.hidden + text.hidden
+    return max((count_parameters(shape)[DECODER] - ends) // text.layers, text.vocab * text.hidden)
+
+
+def _gathered(shape: LlavaShape, stage: StageConfig) -> float:
+    """What is gathered at once: a layer in use, the next one as it arrives and as it is laid out.
+
+    Where the decoder is trained also a layer's gradients, and twice their sums in fp32 on their way.
+    """
+    width = _width(stage)
+    return unit_parameters(shape) * (3.0 * width + (width + 8.0 if DECODER in stage.parts else 0.0))
 
 
 def _width(stage: StageConfig) -> int:
@@ -121,7 +150,12 @@ def _activations(shape: LlavaShape, stage: StageConfig, load: Load) -> float:
     text = shape.text
     layer = load.longest * layer_bytes(shape, stage, length=load.length)
     kept = load.longest * text.hidden * 4.0
-    decoder = text.layers * kept + layer if stage.recompute else text.layers * layer
+    decoder = text.layers * layer
+    if stage.recompute is Recompute.FULL:
+        decoder = text.layers * kept + layer
+    elif stage.recompute is Recompute.SELECTIVE:
+        others = load.longest * selective_bytes(shape, stage, length=load.length)
+        decoder = (text.layers - 1) * others + layer
     tower = 0.0
     if TOWER in stage.parts:
         tower = load.pictures_at_once * (shape.vision.patches + 1) * shape.vision.layers * _tower_bytes(shape)
@@ -146,9 +180,20 @@ def layer_bytes(shape: LlavaShape, stage: StageConfig, *, length: int = 0) -> fl
         attention -= 0 if trained else width * text.hidden
     gates = 3.0 * width * text.mlp
     if not trained:
-        return norms + attention + gates + width * text.hidden
+        return norms + attention + gates + width * text.hidden + kept_bytes(text, stage, fused=not length)
     casts = 6 if stage.precision is Precision.BF16 else 3
     return norms + attention + gates + width * (casts * text.hidden + text.mlp)
+
+
+def selective_bytes(shape: LlavaShape, stage: StageConfig, *, length: int = 0) -> float:
+    """Bytes that one decoder layer keeps of one token with selective recomputation.
+
+    Its input in fp32, what its linear layers gave, and of fused attention the result with its log-sums.
+    """
+    text, width = shape.text, _width(stage)
+    linear = 3 * text.hidden + 2 * text.kv_heads * text.head_dim + 2 * text.mlp
+    attention = 0.0 if length else width * text.hidden + 4.0 * text.heads
+    return 4.0 * text.hidden + width * linear + attention
 
 
 def _open_attention(text: TextShape, width: int, length: int) -> float:
@@ -187,14 +232,14 @@ class Estimate:
 
 def estimate(shape: LlavaShape, stage: StageConfig, load: Load, machine: Machine) -> Estimate:
     """Memory and time of ``stage`` on ``machine``, and what else could be tried there."""
-    cost = cost_of(shape, stage.parts)
+    cost = cost_of(shape, stage.parts, stage.lora)
     samples = float(stage.steps * stage.batch) if stage.steps else load.rows * stage.epochs
     flops = samples * (load.tokens * cost.token + load.pictures * cost.picture)
-    flops *= 4 / 3 if stage.recompute else 1
+    flops *= 4 / 3 if stage.recompute is Recompute.FULL else 1
     return Estimate(
-        counts=count_parameters(shape),
+        counts=count_parameters(shape, stage.lora),
         trained=tuple(stage.parts),
-        memory=memory_of(shape, stage, load),
+        memory=memory_of(shape, stage, load, shards=shards_of(stage, machine.gpus)),
         options=tuple(_options(shape, stage, load, machine)),
         samples=samples,
         flops=flops,
@@ -202,23 +247,37 @@ def estimate(shape: LlavaShape, stage: StageConfig, load: Load, machine: Machine
     )
 
 
+def shards_of(stage: StageConfig, gpus: int, node: int = 8) -> int:
+    """Among how many of ``gpus`` GPUs, ``node`` in a machine, ``stage`` divides the decoder."""
+    return {Shard.NONE: 1, Shard.FULL: gpus, Shard.HYBRID: min(gpus, node)}[stage.shard]
+
+
 def _options(shape: LlavaShape, stage: StageConfig, load: Load, machine: Machine) -> list[Option]:
     share = -(-load.longest // stage.micro_batch)
     single = replace(load, longest=share, pictures_at_once=-(-load.pictures_at_once // stage.micro_batch))
-    again = replace(stage, recompute=True)
+    selective, full = (replace(stage, recompute=how) for how in (Recompute.SELECTIVE, Recompute.FULL))
     tried = [
-        ("as configured", stage, load, 1),
-        ("micro-batch 1", stage, single, 1),
-        ("recomputation", again, load, 1),
-        ("micro-batch 1, recomputation", again, single, 1),
+        ("as configured", stage, load),
+        ("micro-batch 1", stage, single),
+        ("selective recomputation", selective, load),
+        ("micro-batch 1, selective recomputation", selective, single),
+        ("recomputation", full, load),
+        ("micro-batch 1, recomputation", full, single),
     ]
-    if machine.gpus > 1:
-        name = f"weights sharded over {machine.gpus} GPUs, micro-batch 1, recomputation"
-        tried.append((f"{name} (not in this version)", again, single, machine.gpus))
+    if machine.gpus > 1 and stage.lora is None:
+        other = Shard.FULL if stage.shard is Shard.NONE else Shard.NONE
+        what = "a part of the decoder" if other is Shard.FULL else "the whole model"
+        name = f"micro-batch 1, recomputation, {what} on each GPU (--shard {other})"
+        tried.append((name, replace(full, shard=other), single))
+    if stage.shard is Shard.FULL and machine.gpus > shards_of(
+        replace(stage, shard=Shard.HYBRID), machine.gpus
+    ):
+        name = "a part of the decoder on each GPU, all of it in each machine (--shard hybrid)"
+        tried.append((name, replace(stage, shard=Shard.HYBRID), load))
     options: list[Option] = []
-    for name, how, what, shards in tried:
-        memory = memory_of(shape, how, what, shards=shards)
-        options.append(Option(name=name, memory=memory, fits=memory.total <= 0.95 * machine.memory))
+    for name, how, what in tried:
+        memory = memory_of(shape, how, what, shards=shards_of(how, machine.gpus))
+        options.append(Option(name=name, memory=memory, fits=memory.total <= ROOM * machine.memory))
     return options
 
 

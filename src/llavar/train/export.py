@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,18 @@ import torch
 from torch import Tensor
 
 from llavar import files
-from llavar.models import _hf as hf
-from llavar.models import folder as folders
+from llavar.models import _hf_sharded as streamed
 from llavar.models.card import pictures_in_tiles
 from llavar.models.projector import Linear
 from llavar.models.projector_file import write_projector
 from llavar.models.shape import ProjectorLayout
+from llavar.models.stored import open_tensors
 from llavar.train import home
 from llavar.train.material import Model
 
 CARD = "README.md"
 LAST = "special_tokens_map.json"
 """Written last, so a model folder that has it is whole."""
-
-_PROJECTOR = "multi_modal_projector."
 
 
 class SavedAs(StrEnum):
@@ -38,7 +36,7 @@ class SavedAs(StrEnum):
     FP16 = "fp16"
 
 
-_DTYPES: Mapping[SavedAs, torch.dtype] = {
+DTYPES: Mapping[SavedAs, torch.dtype] = {
     SavedAs.FP32: torch.float32,
     SavedAs.BF16: torch.bfloat16,
     SavedAs.FP16: torch.float16,
@@ -50,49 +48,50 @@ def is_finished(out: Path) -> bool:
     return (out / home.MODEL / LAST).is_file()
 
 
-def save_model(model: Model, out: Path, card: str, *, saved_as: SavedAs, trained: Iterable[Tensor]) -> None:
+def save_model(
+    model: Model,
+    out: Path,
+    card: str,
+    ask: Callable[[str], Tensor],
+    *,
+    saved_as: SavedAs,
+    trained: Iterable[Tensor],
+) -> None:
     """Write ``out/model``: weights, configuration, processor, card, and the tokenizer last.
 
-    ``trained`` are the parameters that training changed; everything else is taken over from the folder that
-    the run started from, bit by bit where ``saved_as`` does not convert it.
+    ``ask`` gives all of a tensor by its name in the model, one at a time. ``trained`` are the parameters
+    that training changed; everything else is taken over from the folder that the run started from, bit by bit
+    where ``saved_as`` does not convert it.
     """
     folder = out / home.MODEL
     for left in out.glob(f".{home.MODEL}.*"):  # by a kill while the folder was written
         shutil.rmtree(left)
-    state, stored = _state(model, {id(tensor) for tensor in trained})
-    hf.save_llava(
-        model.module,
+    module: Any = model.module
+    changed = {id(tensor) for tensor in trained}
+    named = module.named_parameters(remove_duplicate=False)
+    streamed.save(
+        module,
         folder,
-        dtype=_DTYPES.get(saved_as, stored),
+        ask=ask,
+        start=model.folder,
+        trained={name for name, parameter in named if id(parameter) in changed},
+        dtype=DTYPES.get(saved_as, _stored_dtype(model)),
         layout=ProjectorLayout.FOLD if model.layout is ProjectorLayout.FOLD else None,
         transform=model.transform,
         norm=model.norm,
         tiles=model.tiles,
-        state=state,
     )
     files.write_text(folder / CARD, card + pictures_in_tiles(model.tiles, model.image_size, model.transform))
     model.tokenizer.save(folder)
 
 
-def _state(model: Model, trained: set[int]) -> tuple[dict[str, Tensor], torch.dtype]:
-    """The tensors to write by name, and the type of the stored embedding."""
-    module: Any = model.module
-    state: dict[str, Tensor] = dict(module.state_dict())
-    names = folders.hub_names(state)
-    parameters: dict[str, Any] = dict(module.named_parameters(remove_duplicate=False))
-    weights = folders.open_weights(model.folder)
-    same = {
-        key: stored
-        for key, stored in weights.items()
-        if not key.startswith(_PROJECTOR)
-        and id(parameters.get(names[key])) not in trained
-        and stored.shape == tuple(state[names[key]].shape)  # else interpolated for another size of pictures
-    }
-    for key, tensor in folders.read_tensors(same).items():
-        state[names[key]] = tensor
-    (key,) = (key for key in weights if key.endswith("embed_tokens.weight"))
-    (embedding,) = folders.read_tensors({key: weights[key]}).values()
-    return state, embedding.dtype
+def _stored_dtype(model: Model) -> torch.dtype:
+    """The type of the embedding in the folder that the run started from."""
+    return next(
+        tensor.dtype
+        for name, tensor in open_tensors(model.folder).items()
+        if name.endswith("embed_tokens.weight")
+    )
 
 
 def save_projector(model: Model, out: Path) -> bool:

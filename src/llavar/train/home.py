@@ -16,7 +16,9 @@ from typing import TextIO
 from llavar import files
 from llavar.errors import ConfigError, StorageError
 from llavar.records import Reject
+from llavar.train import moment
 
+ADAPTER = "adapter"
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
 EXPECTED = "expected.json"
@@ -70,18 +72,18 @@ def writable(out: Path) -> Generator[None]:
     try:
         yield
     except Exception as error:
-        reason = _refused(error)
+        reason = refused(error)
         if reason is None:
             raise
-        steps = sorted(path.stem.removeprefix("step-") for path in (out / CHECKPOINTS).glob("step-*.pt"))
-        kept = f"it goes on after step {int(steps[-1])}" if steps else "no step is saved yet"
+        saved = moment.complete(out / CHECKPOINTS)
+        kept = f"it goes on after step {moment.step_of(saved[-1])}" if saved else "no step is saved yet"
         raise StorageError(
             f"{out} cannot be written: {reason} ({shutil.disk_usage(out).free / 1e6:.0f} MB are free there); "
             f"make room and start llavar train {out}: {kept}"
         ) from error
 
 
-def _refused(error: BaseException | None) -> str | None:
+def refused(error: BaseException | None) -> str | None:
     """Why nothing can be written, if that is behind ``error``: torch and safetensors wrap what they met."""
     for _ in range(10):
         if isinstance(error, OSError) and error.errno in _FULL:
@@ -95,7 +97,7 @@ def _refused(error: BaseException | None) -> str | None:
 def has_begun(out: Path) -> bool:
     """Whether a step was ever finished and written down in ``out``."""
     log = out / LOG
-    return (log.is_file() and log.stat().st_size > 0) or any((out / CHECKPOINTS).glob("*.pt"))
+    return (log.is_file() and log.stat().st_size > 0) or bool(moment.complete(out / CHECKPOINTS))
 
 
 def write_rejects(rejects: Iterable[Reject], path: Path) -> None:

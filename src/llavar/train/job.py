@@ -11,29 +11,34 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Generator
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from llavar import files
-from llavar.data.collate import Batch
 from llavar.data.vision import Pixels
-from llavar.errors import ConfigError, ModelError
+from llavar.errors import ConfigError
 from llavar.images import WHOLE
-from llavar.models._hf_training import attention_of, recompute
-from llavar.models.shape import LlavaShape
-from llavar.train import export, home, material, story
-from llavar.train.config import LoopConfig, Precision, StageConfig
-from llavar.train.estimate import Load, cost_of, memory_of
-from llavar.train.llava import PROJECTOR, Cost, EpochPlan, FeedConfig, InstructionObjective
+from llavar.models._hf_training import compile_layers, recompute
+from llavar.models.nf4 import uncounted
+from llavar.train import adapters, export, home, hub_job, material, story
+from llavar.train.config import LoopConfig, Precision, Recompute, StageConfig
+from llavar.train.estimate import cost_of
+from llavar.train.foretell import Expected, foretell, shape_of
+from llavar.train.hub import HubModel
+from llavar.train.llava import DECODER, PROJECTOR, Cost, EpochPlan, FeedConfig, InstructionObjective
 from llavar.train.look import Look, Looks, Watch, Watched
-from llavar.train.loop import Fitted, arithmetic, fit, freeze_all_but, rehearse, summed_loss
+from llavar.train.loop import Fitted, fit, freeze_all_but, summed_loss
 from llavar.train.material import Model, Rows
 from llavar.train.metrics import Tick
+from llavar.train.parallel import Parallel, parallel_of
+from llavar.train.run import Resumed
 from llavar.train.settings import Job, document, read_job, record
 from llavar.train.track import Trackers, opened
 from llavar.train.world import World
@@ -41,27 +46,15 @@ from llavar.train.world import World
 __all__ = ["Expected", "Job", "Watcher", "read_job", "record", "run"]
 
 Say = Callable[[str], None]
+Trainable = Model | HubModel
 
 
 class Watcher(Protocol):
     """Makes the function that asks a model in training: what evaluates is above this layer and handed in."""
 
-    def __call__(self, model: Model, data: str, out: Path, say: Say) -> Watch:
+    def __call__(self, model: Trainable, data: str, out: Path, say: Say) -> Watch:
         """The questions are those of the folder ``data``, or drawn below ``out`` where none is named."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
-    """What was foretold before the first step: seconds of all steps, and bytes.
-
-    ``peak`` as the dry run held them (on a GPU torch, else the whole process), ``model`` as counted for the
-    model alone, where its shape is known.
-    """
-
-    seconds: float
-    peak: int
-    model: float | None = None
 
 
 def run(
@@ -86,27 +79,32 @@ def run(
     """
     world = world or World()
     tell: Say = say if say is not None and world.first else _silent
+    if job.own_processor:
+        hub_job.check(job)
+    else:
+        adapters.check(job)
     with (
         _begun(job, out, world),
         home.writable(out),
         _interruptible(world),
         _determinism(job.deterministic),
     ):
-        model = _load(job, out, world, tell)
+        parallel = parallel_of(job.stage, world)
+        model = _load(job, out, parallel, tell)
         rows = _read(job, model, out, world, tell, workers)
 
-        objective = _objective(job, model, rows, world, workers)
+        objective = _objective(job, model, rows, parallel, workers)
         trained = freeze_all_but(objective.parts(), job.stage.parts)
-        tell(story.parts_table(objective.parts(), job.stage))
+        tell(story.parts_table(objective.parts(), job.stage, {DECODER: uncounted(model.module)}))
         _place(model, objective, job.stage, world)
-        held_out = _held_out(job, model, out, world, tell, workers)
+        held_out = _held_out(job, model, out, parallel, tell, workers)
 
         epoch = objective.epoch_plan()
         loop = job.stage.loop(steps=_steps(job.stage, epoch), tags=_tags(job, model, rows))
         tell(story.plan(epoch, loop, job.stage, world.size))
 
-        if not export.is_finished(out):
-            expected = _rehearse(objective, loop, job, epoch, world, tell, workers)
+        if not _is_finished(job, out):
+            expected = foretell(objective, loop, job.stage, epoch, parallel, tell, workers)
             if world.first:
                 files.write_text(out / home.EXPECTED, json.dumps(asdict(expected), indent=1) + "\n")
 
@@ -120,24 +118,55 @@ def run(
                 tell(story.look(look, watched))
                 trackers.log(look.step, asdict(look), group="validation")
 
-            looks = _looks(job, model, held_out, out, loop, watcher, on_look, world, tell)
+            def on_resume(resumed: Resumed) -> None:
+                tell(story.resumed(resumed, world.size))
+
+            looks = _looks(job, model, held_out, out, loop, watcher, on_look, parallel, tell)
             peak = job.peak_tflops * 1e12 * world.size
             with objective.loader.until(loop.steps):
-                fitted = fit(objective, loop, out, on_tick=on_tick, looks=looks, world=world, peak=peak)
+                fitted = fit(
+                    objective,
+                    loop,
+                    out,
+                    on_resume=on_resume,
+                    on_tick=on_tick,
+                    looks=looks,
+                    parallel=parallel,
+                    peak=peak,
+                )
             tell(story.end(fitted, loop.steps))
 
-        with world.together():
-            if world.first and not export.is_finished(out):
-                card = story.card(job.recipe, job.model, job.data, job.stage, rows.rejects, fitted, epoch)
-                if set(job.stage.parts) == {PROJECTOR} and export.save_projector(model, out):
-                    tell(f"The projector alone is in {out / home.PROJECTOR}.")
-                export.save_model(model, out, card, saved_as=job.saved_as, trained=trained.values())
-        tell(f"The model is in {out / home.MODEL}.")
+        if not world.totals([float(world.first and _is_finished(job, out))])[0]:
+            card = story.card(job.recipe, job.model, job.data, job.stage, rows.rejects, fitted, epoch)
+
+            def write(ask: Callable[[str], Tensor]) -> None:
+                if isinstance(model, HubModel):
+                    hub_job.save(model, job, out, card)
+                elif job.stage.lora:
+                    adapters.save(model, job, out, card)
+                else:
+                    if set(job.stage.parts) == {PROJECTOR} and export.save_projector(model, out):
+                        tell(f"The projector alone is in {out / home.PROJECTOR}.")
+                    export.save_model(model, out, card, ask, saved_as=job.saved_as, trained=trained.values())
+
+            parallel.lend(model.module.state_dict(), write)
+        if job.stage.lora:
+            tell(f"The adapter is in {out / home.ADAPTER}.")
+        if job.merge:
+            tell(f"The model is in {out / home.MODEL}.")
     return fitted
 
 
 def _silent(_text: str) -> None:
     pass
+
+
+def _is_finished(job: Job, out: Path) -> bool:
+    if job.own_processor:
+        return hub_job.is_finished(job, out)
+    if job.stage.lora:
+        return adapters.is_finished(out, merged=job.merge)
+    return export.is_finished(out)
 
 
 # The folder, and how a run ends early.
@@ -194,15 +223,24 @@ def _determinism(wanted: bool) -> Generator[None]:
 # What it starts from.
 
 
-def _load(job: Job, out: Path, world: World, tell: Say) -> Model:
+def _load(job: Job, out: Path, parallel: Parallel, tell: Say) -> Trainable:
     """The first process puts a decoder and a tower together where they are named apart."""
+    world = parallel.world
     tell(f"Loading {job.model} ...")
+    with world.together():
+        if job.own_processor and parallel.even:
+            raise ConfigError("a model with a processor of its own is held whole; take --shard none")
+        if job.own_processor:
+            found = hub_job.load(job, world)
+            tell(hub_job.told(found))
+            return found
     with world.together():
         if world.first:
             _start(job, out)
     with world.together():
         model = material.load_model(
             _start(job, out),
+            load=partial(parallel.load, trained=DECODER in job.stage.parts),
             projector=job.projector,
             conversation=job.conversation,
             transform=job.transform,
@@ -215,6 +253,7 @@ def _load(job: Job, out: Path, world: World, tell: Say) -> Model:
             seed=job.stage.seed,
         )
         material.check_pictures(model, job.stage.max_length, "--max-length")
+        adapters.attach(model, job, world.device)
         return model
     raise AssertionError("together ends the run where loading fails")
 
@@ -225,7 +264,7 @@ def _start(job: Job, out: Path) -> Path:
     )
 
 
-def _read(job: Job, model: Model, out: Path, world: World, tell: Say, workers: int) -> Rows:
+def _read(job: Job, model: Trainable, out: Path, world: World, tell: Say, workers: int) -> Rows:
     """The first process makes the indices that the others find in the cache."""
     tell(f"Reading {', '.join(job.data)} ...")
     rows: Rows | None = None
@@ -245,7 +284,9 @@ def _report(rows: Rows, rejects: Path, tell: Say) -> None:
     tell(story.rows(len(rows.encoded), rows.tokens, rows.rejects, rows.supervised, rejects))
 
 
-def _rows(job: Job, data: tuple[str, ...], model: Model, workers: int) -> Rows:
+def _rows(job: Job, data: tuple[str, ...], model: Trainable, workers: int) -> Rows:
+    if isinstance(model, HubModel):
+        return hub_job.rows(job, data, model, workers)
     return material.read_rows(
         data,
         job.images,
@@ -258,8 +299,10 @@ def _rows(job: Job, data: tuple[str, ...], model: Model, workers: int) -> Rows:
     )
 
 
-def _objective(job: Job, model: Model, rows: Rows, world: World, workers: int = 0) -> InstructionObjective:
-    stage = job.stage
+def _objective(
+    job: Job, model: Trainable, rows: Rows, parallel: Parallel, workers: int = 0
+) -> InstructionObjective:
+    stage, world = job.stage, parallel.world
     feed = FeedConfig(
         batch=stage.batch,
         parts=stage.micro_batches,
@@ -268,6 +311,8 @@ def _objective(job: Job, model: Model, rows: Rows, world: World, workers: int = 
         like_lengths=stage.like_lengths,
         seed=stage.seed,
     )
+    if isinstance(model, HubModel):
+        return hub_job.objective(model, rows, feed, world, workers)
     shape = shape_of(model.module)
     pictures = Pixels(
         rows.pictures, transform=model.transform, size=model.image_size, norm=model.norm, tiles=model.tiles
@@ -279,29 +324,25 @@ def _objective(job: Job, model: Model, rows: Rows, world: World, workers: int = 
         feed,
         pad_id=model.tokenizer.pad_id or 0,
         world=world,
-        cost=cost_of(shape, stage.parts) if shape else Cost(),
+        cost=cost_of(shape, stage.parts, stage.lora) if shape else Cost(),
         workers=workers,
+        even=parallel.even,
     )
 
 
-def shape_of(module: Any) -> LlavaShape | None:
-    """The numbers of a stock model; None for a tower or a decoder that has no shape here."""
-    try:
-        return LlavaShape.from_config(module.config.to_dict())
-    except (ModelError, ConfigError):
-        return None
-
-
-def _place(model: Model, objective: InstructionObjective, stage: StageConfig, world: World) -> None:
+def _place(model: Trainable, objective: InstructionObjective, stage: StageConfig, world: World) -> None:
     """What is frozen goes into the type that it is computed in; then everything to the device."""
     module: Any = model.module
     if stage.precision is Precision.BF16:
         for part, parameters in objective.parts().items():
             # A projector may not be that of the model's folder, so it is written as it is held.
             for parameter in parameters.values() if part not in (*stage.parts, PROJECTOR) else ():
-                parameter.data = parameter.data.to(torch.bfloat16)
-    if stage.recompute:
-        recompute(module)
+                if parameter.is_floating_point():
+                    parameter.data = parameter.data.to(torch.bfloat16)
+    if stage.recompute is not Recompute.NONE:
+        recompute(module, selective=stage.recompute is Recompute.SELECTIVE)
+    if stage.compiled:
+        compile_layers(module)
     module.to(world.device)
 
 
@@ -309,30 +350,31 @@ def _place(model: Model, objective: InstructionObjective, stage: StageConfig, wo
 
 
 def _held_out(
-    job: Job, model: Model, out: Path, world: World, tell: Say, workers: int
+    job: Job, model: Trainable, out: Path, parallel: Parallel, tell: Say, workers: int
 ) -> InstructionObjective | None:
     """The rows that are validated on, as an objective that is never trained."""
     if not job.validate:
         return None
     tell(f"Reading {', '.join(job.validate)} to validate on ...")
+    world = parallel.world
     with world.together():
         rows = _rows(job, job.validate, model, workers)
         if world.first:
             _report(rows, out / home.HELD_OUT_REJECTS, tell)
         share = replace(job.stage, batch=job.stage.micro_batch * world.size)
-        return _objective(replace(job, stage=share), model, rows, world)
+        return _objective(replace(job, stage=share), model, rows, parallel)
     raise AssertionError("together ends the run where reading fails")
 
 
 def _looks(
     job: Job,
-    model: Model,
+    model: Trainable,
     held_out: InstructionObjective | None,
     out: Path,
     loop: LoopConfig,
     watcher: Watcher | None,
     on_look: Callable[[Look, Watched | None], None],
-    world: World,
+    parallel: Parallel,
     tell: Say,
 ) -> Looks | None:
     if held_out is None and not job.watch_every:
@@ -340,19 +382,19 @@ def _looks(
     if job.watch_every and watcher is None:
         raise ConfigError("the model is to be asked questions, and nothing here can; leave watch_every out")
     ask: Watch | None = None
-    with world.together():
-        if job.watch_every and watcher and world.first:
-            ask = watcher(model, job.watch_data, out, tell)
-    precision, device = job.stage.precision, world.device.type
+    world, precision = parallel.world, job.stage.precision
+    for turn in (world.first, parallel.even and not world.first):
+        with world.together():
+            if turn and job.watch_every and watcher:
+                ask = watcher(model, job.watch_data, out, tell)
 
     def validate() -> tuple[float, int]:
         assert held_out is not None
-        return summed_loss(held_out, held_out.steps_per_epoch, precision)
+        return summed_loss(held_out, held_out.steps_per_epoch, precision, parallel)
 
     def watch() -> Watched:
         assert ask is not None
-        with arithmetic(precision, device):
-            return ask()
+        return ask()
 
     return Looks(
         out,
@@ -385,10 +427,13 @@ def _steps(stage: StageConfig, epoch: EpochPlan) -> int:
     return stage.steps or max(1, -(-round(stage.epochs * epoch.steps * 1000) // 1000))
 
 
-def _tags(job: Job, model: Model, rows: Rows) -> dict[str, str]:
+def _tags(job: Job, model: Trainable, rows: Rows) -> dict[str, str]:
     """What else the numbers depend on: another model or other rows are another run."""
     stage = job.stage
-    return {
+    if isinstance(model, HubModel):
+        return hub_job.tags(stage, model, rows)
+    lora = {"lora": stage.lora.describe()} if stage.lora else {}
+    return lora | {
         "rows": rows.digest,
         "model": material.identity_of(model.folder),
         "feed": f"{stage.batch}/{stage.micro_batch}/{stage.max_length}/{stage.packing}/{stage.like_lengths}",
@@ -400,60 +445,3 @@ def _resolution(job: Job, model: Model) -> str:
     """Nothing where pictures are seen whole at the size that the tower came with."""
     tiles = "" if model.tiles == WHOLE else f" {model.tiles}"
     return tiles + (f" {job.tower_size}" if job.tower_size else "")
-
-
-def _rehearse(
-    objective: InstructionObjective,
-    loop: LoopConfig,
-    job: Job,
-    epoch: EpochPlan,
-    world: World,
-    tell: Say,
-    workers: int,
-) -> Expected:
-    """The largest micro-batch and a few steps first: what cannot fit fails now, and the rest is foretold."""
-    step, number = epoch.longest
-    packs = objective.layout(step)[number]
-    with world.together():
-        batch = objective.batch(packs)
-    pictures = 0 if batch.vision is None else len(batch.vision)
-    load = Load(
-        rows=epoch.rows,
-        tokens=epoch.tokens / epoch.rows,
-        pictures=epoch.pictures / epoch.rows,
-        longest=epoch.most,
-        pictures_at_once=pictures,
-        answered=batch.supervised / batch.ids.numel(),
-        length=epoch.most // len(packs) if _keeps_scores(objective.model) else 0,
-    )
-    shape = shape_of(objective.model)
-    needed = memory_of(shape, job.stage, load) if shape else None
-    if needed:
-        tell(story.memory(needed, epoch.most))
-    try:
-        tried = rehearse(objective, batch, _some_steps(objective, epoch, world), loop, world)
-    except torch.OutOfMemoryError as error:
-        raise ConfigError(
-            f"the largest micro-batch ({epoch.most} tokens) does not fit into the memory of {world.device}; "
-            "lower --micro-batch or --max-length, or add --recompute"
-        ) from error
-    # They make batches only where they find a core: on two cores that is one, or the model would wait.
-    helping = min(workers, max(1, (os.cpu_count() or 1) // world.size - 1))
-    whole = tried.whole(epoch.padded * loop.steps / epoch.steps, helping)
-    tell(story.rehearsed(tried, whole, world.device.type))
-    return Expected(seconds=whole, peak=tried.peak, model=needed.total if needed else None)
-
-
-def _keeps_scores(model: Any) -> bool:
-    """Whether attention is computed in the open, and so its scores are kept for the backward pass."""
-    return attention_of(model) == "eager"
-
-
-def _some_steps(
-    objective: InstructionObjective, epoch: EpochPlan, world: World
-) -> Iterator[Callable[[], list[Batch]]]:
-    """Up to eight steps from all over an epoch, as this process would compute them."""
-    count = min(8, epoch.steps)
-    for number in range(count):
-        own = objective.layout(number * epoch.steps // count)[world.rank :: world.size]
-        yield lambda own=own: [objective.batch(packs) for packs in own]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from llavar.data.collate import Batch
@@ -18,9 +19,11 @@ from llavar.data.feed import EpochPlan, Feed, FeedConfig, Loader, Numbers
 from llavar.data.vision import VisionSource
 from llavar.errors import ConfigError
 from llavar.models._hf import projector_layout
+from llavar.models.adapter import is_adapter
 from llavar.models.loss import answer_loss
 from llavar.models.shape import ProjectorLayout
-from llavar.records import Encoded
+from llavar.records import IGNORE, Encoded
+from llavar.train.config import ADAPTER
 from llavar.train.loop import Size
 from llavar.train.world import World
 
@@ -36,7 +39,10 @@ class Cost:
 
 
 class InstructionObjective:
-    """A Llava model, trained on encoded rows; :class:`~llavar.data.feed.Feed` says which in which step."""
+    """A Llava model, trained on encoded rows; :class:`~llavar.data.feed.Feed` says which in which step.
+
+    ``even``: every process computes equally many micro-batches, if need be of nothing.
+    """
 
     def __init__(
         self,
@@ -49,8 +55,9 @@ class InstructionObjective:
         world: World | None = None,
         cost: Cost | None = None,
         workers: int = 0,
+        even: bool = False,
     ) -> None:
-        self.world = world or World()
+        self.world, self.even = world or World(), even
         self.feed = Feed(rows, vision, feed, pad_id=pad_id, rank=self.world.rank, size=self.world.size)
         self.model, self.cost, self.loader = model, cost or Cost(), Loader(self.feed, workers)
 
@@ -64,7 +71,16 @@ class InstructionObjective:
 
     def batches(self, step: int) -> Sequence[Batch]:
         """Micro-batches of ``step``: a pure function of it, so that no position needs to be stored."""
-        return self.loader.batches(step)
+        return self._evened(self.loader.batches(step), step)
+
+    def prepared(self, step: int) -> list[Batch]:
+        """As :meth:`batches`, made here and now: what :attr:`loader` makes ahead stays as it is."""
+        return self._evened(self.feed.batches(step), step)
+
+    def _evened(self, own: list[Batch], step: int) -> list[Batch]:
+        """With ``even``, ``own`` and nothings, as many together as the process with the most has."""
+        most = -(-len(self.layout(step)) // self.world.size) if self.even else 0
+        return [*own, *(nothing(self.feed.pad_id) for _ in range(most - len(own)))]
 
     def size(self, batch: Batch) -> Size:
         pictures = 0 if batch.vision is None else len(batch.vision)
@@ -92,8 +108,15 @@ class InstructionObjective:
         return self.feed.batch(packs)
 
 
+def nothing(pad_id: int) -> Batch:
+    """A micro-batch without rows: its loss is 0, and so is its gradient."""
+    ids = torch.full((1, 8), pad_id)
+    labels, positions = torch.full_like(ids, IGNORE), torch.arange(8)[None]
+    return Batch(ids=ids, labels=labels, positions=positions, vision=None, is_features=False, rows=0)
+
+
 def parts_of(model: Any) -> dict[str, dict[str, nn.Parameter]]:
-    """Parameters of a Llava model by part.
+    """Parameters of a Llava model by part; one with LoRA has an adapter besides.
 
     Of a projector in the ``identity`` layout only the first layer is one: the second is the identity by
     construction.
@@ -107,10 +130,12 @@ def parts_of(model: Any) -> dict[str, dict[str, nn.Parameter]]:
     projector = inner.multi_modal_projector
     single = model.config.projector_hidden_act == "linear"
     decoder: dict[str, nn.Parameter] = dict(inner.language_model.named_parameters())
+    adapter = {name: decoder.pop(name) for name in list(decoder) if is_adapter(name)}
     if not model.config.tie_word_embeddings:
         decoder |= {f"lm_head.{name}": value for name, value in model.lm_head.named_parameters()}
-    return {
+    parts = {
         TOWER: dict(inner.vision_tower.named_parameters()),
         PROJECTOR: dict((projector.linear_1 if single else projector).named_parameters()),
         DECODER: decoder,
     }
+    return parts | {ADAPTER: adapter} if adapter else parts

@@ -19,7 +19,7 @@ from torch import nn
 
 from llavar import files
 from llavar.errors import DataError
-from llavar.train.world import World
+from llavar.train.parallel import Parallel
 
 VALIDATION, SAMPLES = "validation.jsonl", "samples.jsonl"
 
@@ -72,7 +72,7 @@ class Looks:
     """What is looked at and when: at the start, every so many steps, and at the end.
 
     ``every`` are the steps between two validations and between two rounds of questions, 0 for none. Answers
-    are asked for in the first process alone.
+    are asked for in the first process alone, unless all are needed to compute one.
     """
 
     def __init__(
@@ -93,27 +93,27 @@ class Looks:
         self._every = (validate_every if validate else 0, watch_every if watch else 0)
         self._on_look = on_look
 
-    def begin(self, done: int, world: World) -> float:
+    def begin(self, done: int, parallel: Parallel) -> float:
         """Forget looks at steps that will be done again, and make up for one that was lost at ``done``."""
-        missing = True
+        missing, world = True, parallel.world
         with world.together():
             if world.first:
                 missing = rewind(self._log, done) != done
                 rewind(self._samples, done - 1 if missing else done)
-        return self.look(done, world) if world.totals([float(missing and world.first)])[0] else 0.0
+        return self.look(done, parallel) if world.totals([float(missing and world.first)])[0] else 0.0
 
-    def look(self, step: int, world: World) -> float:
+    def look(self, step: int, parallel: Parallel) -> float:
         """Look if something is due at ``step``; returns how many seconds it took."""
         validating, watching = (self._due(step, every) for every in self._every)
         if not validating and not watching:
             return 0.0
-        begun = time.monotonic()
+        begun, world = time.monotonic(), parallel.world
         with undisturbed(self._model):
-            loss, supervised = self._validated(world) if validating else (None, 0)
+            loss, supervised = self._validated(parallel) if validating else (None, 0)
             watched: Watched | None = None
-            with world.together():
-                if watching and world.first and self._watch:
-                    watched = self._watch()
+            with parallel.computing():
+                if watching and self._watch and (world.first or parallel.even):
+                    watched = parallel.compute(self._watch)
         seconds = time.monotonic() - begun
         found = Look(
             step=step,
@@ -132,12 +132,12 @@ class Looks:
     def _due(self, step: int, every: int) -> bool:
         return every > 0 and (step % every == 0 or step == self._steps)
 
-    def _validated(self, world: World) -> tuple[float, int]:
+    def _validated(self, parallel: Parallel) -> tuple[float, int]:
         loss, supervised = 0.0, 0
-        with world.together():
+        with parallel.computing():
             if self._validate:
                 loss, supervised = self._validate()
-        total, count = world.totals([loss, float(supervised)])
+        total, count = parallel.world.totals([loss, float(supervised)])
         return total / max(count, 1.0), int(count)
 
     def _write(self, found: Look, watched: Watched | None) -> None:

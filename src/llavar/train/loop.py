@@ -4,18 +4,19 @@ What is trained is an :class:`Objective`. It hands out the micro-batches of a st
 step and computes their loss; the loop does the rest. Because nothing is drawn from a generator that runs on
 from step to step, a run that was stopped goes on bit-identically: load the tensors, continue with the next
 step. In a world of several processes each computes its own micro-batches of a step; gradients are summed and
-divided by what all of them hold together, so that the number of processes changes nothing but round-off.
+divided by what all of them hold together, so that the number of processes changes nothing but round-off. What
+each of them holds of the model is a matter of :mod:`llavar.train.parallel`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import random
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -28,7 +29,8 @@ from llavar.train import memory, metrics, optim
 from llavar.train.config import LoopConfig, Mean, Precision
 from llavar.train.look import Looks
 from llavar.train.metrics import Size
-from llavar.train.run import Run
+from llavar.train.parallel import Parallel, Replicated
+from llavar.train.run import Resumed, Run
 from llavar.train.world import World
 
 Batch = TypeVar("Batch")
@@ -69,19 +71,22 @@ def fit(
     config: LoopConfig,
     out: Path,
     *,
+    on_resume: Callable[[Resumed], None] | None = None,
     on_tick: Callable[[metrics.Tick], None] | None = None,
     on_save: Callable[[int], None] | None = None,
     looks: Looks | None = None,
     world: World | None = None,
+    parallel: Parallel | None = None,
     peak: float = 0.0,
 ) -> Fitted:
     """Train ``objective`` for ``config.steps`` steps, or go on where a call with the same settings stopped.
 
     Writes ``metrics.jsonl`` and ``checkpoints/`` under ``out``. An interrupt, a signal turned into an
-    exception or an error saves the last finished step before it is raised again. ``on_tick`` is called with
-    every entry of the log, ``on_save`` with the step of every checkpoint that ``config.save_every`` asks
-    for. ``world`` are the processes that share the steps, ``peak`` what their devices can do together in
-    FLOP/s (0: unknown).
+    exception or an error saves the last finished step before it is raised again. ``on_resume`` is called
+    where a checkpoint was found, ``on_tick`` with every entry of the log, ``on_save`` with the step of every
+    checkpoint that ``config.save_every`` asks for. ``world`` are the processes that share the steps,
+    ``parallel`` is how they do (each with the whole model, if it is not given), ``peak`` what their devices
+    can do together in FLOP/s (0: unknown).
 
     Raises:
         ConfigError: ``out`` holds a run with other settings, a step has no supervised token, or its loss or
@@ -89,28 +94,32 @@ def fit(
         LlavarError: another process of the world ended the run.
     """
     started = time.monotonic()
-    world = world or World()
     parts = objective.parts()
     trained = freeze_all_but(parts, config.parts)
     optimizer = optim.build({name: list(part.values()) for name, part in parts.items()}, config)
-    run = Run(config, out, fingerprint(config), trained, optimizer, world=world, peak=peak)
-    first = run.resume()
+    parallel = parallel or Replicated(world or World(), config.precision, _device(trained))
+    world = parallel.world
+    run = Run(config, out, fingerprint(config), trained, optimizer, parallel=parallel, peak=peak)
+    resumed = run.resume()
+    first = resumed.step
+    if on_resume and first:
+        on_resume(resumed)
     memory.forget_peak(world.device)
     try:
         if looks:
-            run.pause(looks.begin(first, world))
+            run.pause(looks.begin(first, parallel))
         for number in range(first, config.steps):
             factor = optim.set_rate(optimizer, number, config)
             step = _prepare(objective, number, config.seed, world)
-            loss = _add_gradients(objective, step, config, world, trained)
-            norm = _clip(trained, step, config)
+            loss = _add_gradients(objective, step, config, parallel, trained)
+            norm = _finite("gradient's norm", parallel.clip(trained, config.clip), number)
             with world.together():
                 tick = run.finish_step([step.total], loss=loss, norm=norm, factor=factor, waited=step.waited)
                 if tick and on_tick and world.first:
                     on_tick(tick)
             if looks:
-                run.pause(looks.look(run.done, world))
-            with world.together():
+                run.pause(looks.look(run.done, parallel))
+            with parallel.saving():
                 if run.done % config.save_every == 0:
                     run.save()
                     if on_save:
@@ -150,7 +159,7 @@ def rehearse(
     largest: Batch,
     steps: Iterable[Callable[[], Sequence[Batch]]],
     config: LoopConfig,
-    world: World,
+    parallel: Parallel,
     *,
     enough: float = 2.0,
 ) -> Rehearsed:
@@ -165,13 +174,14 @@ def rehearse(
     optimizer = optim.build({name: list(part.values()) for name, part in parts.items()}, config)
     for group in optimizer.param_groups:
         group["lr"] = 0.0
+    world = parallel.world
     memory.forget_peak(world.device)
     first = seconds = waited = 0.0
     tokens = 0
-    with world.together():
+    with parallel.computing():
         for _ in range(2):
             before = time.monotonic()
-            _try(objective, [largest], config, trained)
+            _try(objective, [largest], parallel)
             first = time.monotonic() - before
     for number, prepare in enumerate(steps):
         if number == 1:
@@ -182,10 +192,10 @@ def rehearse(
             batches = prepare()
             own = sum(objective.size(batch).tokens for batch in batches)
         waited += time.monotonic() - before
-        with world.together():
-            _try(objective, batches, config, trained)
-        world.reduce(list(trained.values()))
-        norm = nn.utils.clip_grad_norm_(trained.values(), config.clip or math.inf).item()
+        with parallel.computing():
+            _try(objective, batches, parallel)
+        parallel.reduce(trained)
+        norm = parallel.clip(trained, config.clip)
         if math.isfinite(norm):  # at a rate of 0, what is not finite would still reach the weights
             optimizer.step()  # pyright: ignore[reportUnknownMemberType]
         optimizer.zero_grad(set_to_none=True)
@@ -198,32 +208,28 @@ def rehearse(
     return Rehearsed(largest=first, seconds=seconds, waited=waited, tokens=tokens, peak=peak)
 
 
-def _try(
-    objective: Objective[Batch],
-    batches: Sequence[Batch],
-    config: LoopConfig,
-    trained: Mapping[str, nn.Parameter],
-) -> None:
+def _try(objective: Objective[Batch], batches: Sequence[Batch], parallel: Parallel) -> None:
     for batch in batches:
-        with arithmetic(config.precision, _device(trained)):
-            loss = objective.loss(batch)
+        loss = parallel.compute(partial(objective.loss, batch))
         if loss.requires_grad:
             loss.backward()  # pyright: ignore[reportUnknownMemberType]
         loss.item()  # waits for the device
 
 
-def summed_loss(objective: Objective[Batch], steps: int, precision: Precision) -> tuple[float, int]:
+def summed_loss(
+    objective: Objective[Batch], steps: int, precision: Precision, parallel: Parallel | None = None
+) -> tuple[float, int]:
     """The loss summed over the supervised tokens of all ``steps`` steps, and how many those are.
 
     Of the micro-batches of this process; nothing is learned from them.
     """
     loss, supervised = 0.0, 0
     device = _device(next(iter(objective.parts().values())))
+    parallel = parallel or Replicated(World(), precision, device)
     with torch.no_grad():
         for step in range(steps):
             for batch in objective.batches(step):
-                with arithmetic(precision, device):
-                    loss += objective.loss(batch).item()
+                loss += parallel.compute(partial(objective.loss, batch)).item()
                 supervised += objective.size(batch).supervised
     return loss, supervised
 
@@ -237,7 +243,8 @@ def fingerprint(config: LoopConfig) -> str:
 class _Step(Generic[Batch]):
     """The micro-batches of one step in this process, their sizes, and the seconds that getting them took.
 
-    ``total`` and ``micro_batches`` count those of all processes.
+    ``total`` and ``micro_batches`` count those of all processes, but for micro-batches without a row, which
+    stand in where processes have to compute equally many.
     """
 
     number: int
@@ -265,7 +272,7 @@ def _prepare(objective: Objective[Batch], number: int, seed: int, world: World) 
 
 def _total(sizes: Sequence[Size], world: World) -> tuple[Size, int]:
     """The sum of ``sizes`` over all processes, and how many they are."""
-    rows = [(s.samples, s.tokens, s.supervised, s.real, s.flops, 1) for s in sizes]
+    rows = [(s.samples, s.tokens, s.supervised, s.real, s.flops, int(s.samples > 0)) for s in sizes]
     summed = world.totals([float(sum(column)) for column in zip(*rows, strict=True)] or [0.0] * 6)
     samples, tokens, supervised, useful = (int(value) for value in summed[:4])
     total = Size(samples=samples, tokens=tokens, supervised=supervised, useful=useful, flops=summed[4])
@@ -276,29 +283,22 @@ def _add_gradients(
     objective: Objective[Batch],
     step: _Step[Batch],
     config: LoopConfig,
-    world: World,
+    parallel: Parallel,
     trained: Mapping[str, nn.Parameter],
 ) -> float:
     """Run the micro-batches forwards and backwards; returns the mean loss over all supervised tokens."""
     own = 0.0
-    with world.together():
+    with parallel.computing():
         for batch, size in zip(step.batches, step.sizes, strict=True):
             by_batch = max(size.supervised, 1) * step.micro_batches
             share = step.total.supervised if config.mean is Mean.TOKEN else by_batch
-            with arithmetic(config.precision, _device(trained)):
-                loss = objective.loss(batch)
+            loss = parallel.compute(partial(objective.loss, batch))
             if loss.requires_grad:  # rows without pictures say nothing to a projector
                 (loss / share).backward()  # pyright: ignore[reportUnknownMemberType]
             own += loss.item()
-    (total,) = world.totals([own])
-    world.reduce(list(trained.values()))
+    (total,) = parallel.world.totals([own])
+    parallel.reduce(trained)
     return _finite("loss", total / step.total.supervised, step.number)
-
-
-def _clip(trained: Mapping[str, nn.Parameter], step: _Step[Batch], config: LoopConfig) -> float:
-    """Shorten the gradient to ``config.clip``; returns its norm before."""
-    norm = nn.utils.clip_grad_norm_(trained.values(), config.clip or math.inf)
-    return _finite("gradient's norm", norm.item(), step.number)
 
 
 def _finite(name: str, value: float, step: int) -> float:
@@ -311,11 +311,6 @@ def _finite(name: str, value: float, step: int) -> float:
 
 def _device(trained: Mapping[str, nn.Parameter]) -> str:
     return next(iter(trained.values())).device.type
-
-
-def arithmetic(precision: Precision, device: str) -> contextlib.AbstractContextManager[object]:
-    """What forward passes are computed in."""
-    return torch.autocast(device, torch.bfloat16, enabled=precision is Precision.BF16)
 
 
 def freeze_all_but(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from llavar.data.cache import key
 from llavar.data.mixture import Entry, mix, parse
 from llavar.data.opened import Opened, open_data
 from llavar.data.pictures import MARK, Pictures, PictureStore, open_pictures
-from llavar.data.rows import Encoder, LazyRows, Measured, measure
+from llavar.data.rows import Encoder, LazyRows, Measured, RowEncoder, measure
 from llavar.data.source import RowError
 from llavar.data.vision import unusable_names
 from llavar.errors import ConfigError, ModelError, NotFoundError
@@ -98,6 +98,7 @@ def start_of(
 def load_model(
     name: str | Path,
     *,
+    load: Callable[[Path, str], Any] | None = None,
     projector: str = "",
     conversation: str = "",
     transform: Transform | None = None,
@@ -109,7 +110,7 @@ def load_model(
     deterministic: bool = False,
     seed: int = 0,
 ) -> Model:
-    """A whole Llava model, with another projector where one is named.
+    """A whole Llava model, with another projector where one is named; ``load`` says how a folder is loaded.
 
     ``tiles`` stand in for those of the folder; a ``tower_size`` in pixels interpolates the positions of its
     tower. ``precision`` and ``deterministic`` are how it will be trained: not every attention goes with them.
@@ -120,7 +121,8 @@ def load_model(
         ConfigError: a setting does not go with this model.
     """
     folder = folders.resolve(name)
-    module: Any = hf.load_llava(folder, attention=attention_for(attention, precision, deterministic))
+    found = attention_for(attention, precision, deterministic)
+    module: Any = load(folder, found) if load else hf.load_llava(folder, attention=found)
     hf.disable_cache(module)
     layout = hf.projector_layout(module)
     if layout is ProjectorLayout.FOLD:
@@ -314,21 +316,48 @@ def read_rows(
     encoder = encoder_of(model, max_length)
     found = [measure(each.rows, encoder, workers=workers, folder=cache) for each in opened]
     refused = [reject for measured in found for _, reject in sorted(measured.rejects.items())]
-    _obey(bad_rows, refused, "--bad-rows")
+    obey(bad_rows, refused, "--bad-rows")
 
-    stores = [_store(each, place) for place, each in enumerate(opened)]
+    stores = [store_of(each, place) for place, each in enumerate(opened)]
     pictures = Pictures(_common(opened, found, images), {mark[:-1]: s for mark, s in stores if s is not None})
     broken = [
-        _broken(each, measured, mark, pictures, bad_images, workers)
+        broken_in(each, measured, mark, pictures, bad_images, workers)
         for each, measured, (mark, _) in zip(opened, found, stores, strict=True)
     ]
-    _obey(bad_images, [reject for rejects in broken for reject in rejects.values()], "--bad-images")
+    obey(bad_images, [reject for rejects in broken for reject in rejects.values()], "--bad-images")
 
-    kept = [_kept(measured, rejects) for measured, rejects in zip(found, broken, strict=True)]
+    rejects = [*refused, *(reject for rejects in broken for reject in rejects.values())]
+    marks = [mark for mark, _ in stores]
+    return assembled(
+        entries, opened, found, encoder, pictures, marks, broken=broken, rejects=rejects, seed=seed
+    )
+
+
+def assembled(
+    entries: Sequence[Entry],
+    opened: Sequence[Opened],
+    found: Sequence[Measured],
+    encoder: RowEncoder | Sequence[RowEncoder],
+    pictures: PictureStore,
+    marks: Sequence[str],
+    *,
+    broken: Sequence[Mapping[int, Reject]],
+    rejects: Sequence[Reject],
+    seed: int,
+) -> Rows:
+    """The rows of all files that are left, in one: what of each is known is in the same place of every list.
+
+    ``broken`` are rows, by number, that have to be left out besides those that could not be measured.
+
+    Raises:
+        ConfigError: none is left.
+    """
+    kept = [_kept(measured, left_out) for measured, left_out in zip(found, broken, strict=True)]
     counts = [len(numbers) for numbers in kept]
     if not sum(counts):
         total = sum(len(each.rows) for each in opened)
-        raise ConfigError(f"none of the {total} rows of {', '.join(files)} is left to learn from")
+        names = ", ".join(entry.path for entry in entries)
+        raise ConfigError(f"none of the {total} rows of {names} is left to learn from")
     firsts = np.concatenate([[0], np.cumsum([len(each.rows) for each in opened])])
     mixture = mix(counts, entries, seed) if any(_is_mixed(entry) for entry in entries) else None
     rows = LazyRows(
@@ -337,13 +366,13 @@ def read_rows(
         numbers=np.concatenate([numbers + first for numbers, first in zip(kept, firsts, strict=False)]),
         lengths=np.concatenate([m.lengths[numbers] for m, numbers in zip(found, kept, strict=True)]),
         pictures=np.concatenate([_counts(m)[numbers] for m, numbers in zip(found, kept, strict=True)]),
-        marks=[mark for mark, _ in stores],
+        marks=marks,
         mixture=mixture,
     )
     return Rows(
         encoded=rows,
         pictures=pictures,
-        rejects=[*refused, *(reject for rejects in broken for reject in rejects.values())],
+        rejects=rejects,
         digest=_digest(found, kept, entries),
         supervised=sum(int(m.supervised[numbers].sum()) for m, numbers in zip(found, kept, strict=True)),
         indexed=sum(each.seconds for each in opened),
@@ -366,7 +395,7 @@ def encoder_of(model: Model, max_length: int) -> Encoder:
     )
 
 
-def _store(opened: Opened, place: int) -> tuple[str, PictureStore | None]:
+def store_of(opened: Opened, place: int) -> tuple[str, PictureStore | None]:
     """The mark that goes before the names of a source with pictures of its own, and these."""
     return ("", None) if opened.pictures is None else (f"{place}{MARK}", opened.pictures)
 
@@ -385,7 +414,7 @@ def _common(opened: Sequence[Opened], found: Sequence[Measured], images: str) ->
     return None
 
 
-def _broken(
+def broken_in(
     opened: Opened, measured: Measured, mark: str, pictures: PictureStore, policy: Policy, workers: int
 ) -> dict[int, Reject]:
     """Rows, by number, with a picture that is missing or, where broken ones are skipped, broken."""
@@ -429,7 +458,10 @@ def _digest(found: Sequence[Measured], kept: Sequence[NDArray[np.int64]], entrie
     return key(*parts)[:16]
 
 
-def _obey(policy: Policy, rejects: Sequence[Reject], flag: str) -> None:
+def obey(policy: Policy, rejects: Sequence[Reject], flag: str) -> None:
+    """Raises:
+    ConfigError: there are rejects and the policy, which ``flag`` sets, is to stop.
+    """
     if policy is Policy.SKIP or not rejects:
         return
     shown = "; ".join(f"{r.id!r}: {r.reason} ({r.detail})" for r in rejects[:3])

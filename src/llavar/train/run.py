@@ -6,6 +6,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -15,14 +16,24 @@ from torch import nn
 from llavar.errors import ConfigError
 from llavar.train import checkpoint, memory, metrics
 from llavar.train.config import LoopConfig
+from llavar.train.moment import Moment
+from llavar.train.parallel import Parallel, Replicated
 from llavar.train.world import World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """Where a run goes on: after ``step`` steps, written down by so many ``processes`` (0: not known)."""
+
+    step: int
+    processes: int = 0
 
 
 class Run:
     """Trained tensors, optimizer, log and the count of finished steps: together they are one moment of a run.
 
-    ``fingerprint`` ties the moment to the settings of the run; ``trained`` are the parameters by name. In a
-    world of several processes every one holds the moment, and the first writes it down. ``peak`` is what all
+    ``fingerprint`` ties the moment to the settings of the run; ``trained`` are the parameters by name.
+    ``parallel`` says what a process holds of them, and which processes write them down. ``peak`` is what all
     devices can do together, in FLOP/s.
     """
 
@@ -34,19 +45,20 @@ class Run:
         trained: Mapping[str, nn.Parameter],
         optimizer: torch.optim.Optimizer,
         *,
-        world: World | None = None,
+        parallel: Parallel | None = None,
         peak: float = 0.0,
     ) -> None:
         self.config, self.out, self.fingerprint = config, out, fingerprint
         self.trained, self.optimizer = trained, optimizer
-        self.world = world or World()
+        self.parallel: Parallel = parallel or Replicated(World(), config.precision)
+        self.world = self.parallel.world
         self.log, self.saves = out / "metrics.jsonl", out / "checkpoints"
-        self.done = self._saved = 0
+        self.done = self._saved = self._processes = 0
         self._whole = True
         self._meter = metrics.Meter(config.steps, peak=peak)
 
-    def resume(self) -> int:
-        """Go on from the newest checkpoint; returns how many steps are finished, 0 without one.
+    def resume(self) -> Resumed:
+        """Go on from the newest checkpoint, by however many processes it was written; at step 0 without one.
 
         Raises:
             ConfigError: ``out`` holds a run with other settings.
@@ -60,7 +72,7 @@ class Run:
             if not self.world.first:
                 self._go_on()
         self.world.agree(self.done, "finished steps")
-        return self.done
+        return Resumed(step=self.done, processes=self._processes)
 
     def _go_on(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
@@ -72,7 +84,7 @@ class Run:
                     f"{self.fingerprint}); use another --out or remove it"
                 )
             checkpoint.restore(found, self.trained, self.optimizer)
-            self.done = self._saved = found.step
+            self.done, self._saved, self._processes = found.step, found.step, found.processes
             self._meter.restore(metrics.Owed.of(found.unlogged))
         if self.world.first:
             metrics.rewind(self.log, self.done)
@@ -110,16 +122,15 @@ class Run:
 
     def save(self) -> None:
         """Write the last finished step, unless that is saved already or cannot be."""
-        if not self.world.first or not self._whole or self.done == self._saved:
+        if not self.parallel.writes(self._whole and self.done != self._saved):
             return
-        state = checkpoint.Checkpoint(
+        moment = Moment(
             step=self.done,
             fingerprint=self.fingerprint,
-            weights={name: parameter.detach() for name, parameter in self.trained.items()},
-            optimizer=self.optimizer.state_dict(),
             unlogged=self._meter.unlogged,
+            processes=self.world.size,
         )
-        checkpoint.save(state, self.saves, keep=self.config.keep)
+        self.parallel.save(moment, self.trained, self.optimizer, self.saves, self.config.keep)
         self._saved = self.done
 
 

@@ -26,7 +26,9 @@ class Job:
     ``peak_tflops`` is what one device can do, for the log (0: unknown). ``validate`` are files of held-out
     rows, of which the loss is computed every ``validate_every`` steps; every ``watch_every`` steps (0: never)
     the model is asked the questions of the folder ``watch_data``, or of pictures that are drawn for it.
-    ``track`` are trackers besides the log.
+    ``track`` are trackers besides the log. With LoRA and without ``merge`` the run leaves the adapter alone.
+    With ``own_processor`` the model is any image-text-to-text model of transformers, given rows through its
+    own processor and chat template.
     """
 
     stage: StageConfig
@@ -52,6 +54,8 @@ class Job:
     watch_every: int = 0
     watch_data: str = ""
     track: tuple[Kind, ...] = ()
+    merge: bool = True
+    own_processor: bool = False
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -69,6 +73,8 @@ class Job:
             )
         if bool(self.validate) != bool(self.validate_every):
             raise ConfigError("--validate and --validate-every go together; give both or neither")
+        if not self.merge and self.stage.lora is None:
+            raise ConfigError("--no-merge is for a run with LoRA, and this one trains the model itself")
         if self.watch_data and not self.watch_every:
             raise ConfigError(f"--watch-data {self.watch_data} is asked every so many steps; give --watch N")
 

@@ -17,6 +17,8 @@ from llavar.train.llava import EpochPlan
 from llavar.train.look import Look, Watched
 from llavar.train.loop import Fitted, Rehearsed
 from llavar.train.metrics import Tick
+from llavar.train.run import Resumed
+from llavar.train.scale import Scaled
 
 
 def value(item: object) -> str:
@@ -50,11 +52,18 @@ def indexed(found: float, encoded: float) -> str:
     return f"Indexed in {duration(found)}, every row encoded once in {duration(encoded)}."
 
 
-def parts_table(parts: Mapping[str, Mapping[str, nn.Parameter]], stage: StageConfig) -> str:
-    """A line for each part of the model: what is trained, and how."""
+def parts_table(
+    parts: Mapping[str, Mapping[str, nn.Parameter]],
+    stage: StageConfig,
+    quantized: Mapping[str, int] | None = None,
+) -> str:
+    """A line for each part of the model: what is trained, and how.
+
+    ``quantized`` are weights by part that are no elements of its parameters.
+    """
     lines = [f"{'part':<11}{'parameters':>15}  learning rate  weight decay"]
     for name, parameters in parts.items():
-        count = sum(parameter.numel() for parameter in parameters.values())
+        count = sum(parameter.numel() for parameter in parameters.values()) + (quantized or {}).get(name, 0)
         part = stage.parts.get(name)
         how = f"{part.lr:<13g}  {part.weight_decay:g}" if part else "frozen"
         lines.append(f"{name:<11}{count:>15,}  {how}")
@@ -97,6 +106,21 @@ def tick(entry: Tick, steps: int) -> str:
         f"{entry.samples_per_second:.3g} samples/s  {entry.useful_tokens_per_second:.0f} tokens/s  "
         f"padding {entry.padding:.0%}  waiting {entry.wait:.0%}{mfu}  left {duration(entry.left)}"
     )
+
+
+def resumed(found: Resumed, processes: int) -> str:
+    """Where a run goes on, and whether with as many processes as before."""
+    said = f"Goes on after step {found.step}"
+    if found.processes in (0, processes):
+        return f"{said}."
+    return (
+        f"{said}, which {_processes(found.processes)} finished, with {_processes(processes)}: the next rows "
+        "are those that would have followed, and the numbers differ by round-off from now on."
+    )
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def look(found: Look, watched: Watched | None) -> str:
@@ -155,6 +179,21 @@ Training took {duration(last.seconds)} after its last start.
 |---|---|
 {settings}
 """
+
+
+def sheet(rows: Sequence[Scaled], assumed: str) -> str:
+    """A stage on ever more GPUs, a line each."""
+    priced = any(row.cost for row in rows)
+    head = f"{'GPUs':>6}{'batch':>7}{'micro':>7}{'memory':>11}{'':>14}{'time':>10}{'GPU hours':>11}"
+    lines = ["", head + (f"{'cost':>11}" if priced else "") + "  of a step: arithmetic, exchange"]
+    for row in rows:
+        fits = "fits" if row.fits else "does not fit"
+        line = f"{row.gpus:>6}{row.batch:>7}{row.micro_batch:>7}{gigabytes(row.memory.total):>11}  {fits:<12}"
+        line += f"{duration(row.seconds):>10}{row.gpu_hours:>11,.0f}"
+        line += f"{row.cost:>11,.0f}" if priced else ""
+        spent = f"{duration(row.computing)}, {duration(row.exchanging)} for {gigabytes(row.exchanged)} a GPU"
+        lines.append(f"{line}  {spent}")
+    return "\n".join([*lines, f"Assumed: {assumed}"])
 
 
 def estimated(name: str, found: Estimate, machine: Machine, assumed: str) -> str:

@@ -1,16 +1,18 @@
 """The processes of a run: what they tell each other, and how all of them end when one does.
 
-Under ``torchrun`` every process holds the whole model and computes its share of a step; alone, nothing here
-does anything. Messages travel over gloo between CPUs, gradients over NCCL where there are GPUs.
+Under ``torchrun`` each process computes its share of a step; alone, nothing here does anything. Messages
+travel over gloo between CPUs, gradients and gathered weights over NCCL where there are GPUs.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
+import traceback
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, cast
 
@@ -22,14 +24,30 @@ from llavar.errors import ConfigError, LlavarError
 _BUCKET = 1 << 25
 """Numbers that are summed in one message: 128 MiB of gradients."""
 
+_ENDED = "llavar/ended"
+"""Where a process that leaves says why."""
+
+_FIRST = (
+    *("torch.distributed.nn.functional", "torch.distributed.device_mesh", "torch.distributed.tensor"),
+    *("torch.distributed.fsdp", "torch.distributed.checkpoint"),
+)
+"""Imported before there is a group.
+
+Functions in these modules take the group of the moment they are imported as a default and would keep it alive
+beyond destroy_process_group, with threads that abort the process where they outlive the interpreter.
+"""
+
 
 class World:
-    """Process ``rank`` of ``size``; ``local`` counts on this machine and chooses the GPU."""
+    """Process ``rank`` of ``size``, number ``local`` of the ``node`` on this machine; so is its GPU."""
 
-    def __init__(self, *, rank: int = 0, size: int = 1, local: int = 0) -> None:
-        self.rank, self.size, self.local = rank, size, local
+    def __init__(self, *, rank: int = 0, size: int = 1, local: int = 0, node: int = 0) -> None:
+        self.rank, self.size, self.local, self.node = rank, size, local, node or size
         self.asked = False
         """Whether somebody asked this process to stop."""
+        self.broken = False
+        """Whether this process and the others are no longer together: nothing can be agreed on any more."""
+        self._meshes: dict[int, Any] = {}
 
     @property
     def first(self) -> bool:
@@ -41,11 +59,21 @@ class World:
         """Where this process computes."""
         return torch.device("cuda", self.local) if torch.cuda.is_available() else torch.device("cpu")
 
+    def mesh(self, shards: int) -> Any:
+        """All processes as torch wants them where it divides tensors, in rows of ``shards``."""
+        if shards not in self._meshes:
+            module: Any = importlib.import_module("torch.distributed.device_mesh")
+            rows = (self.size,) if shards == self.size else (self.size // shards, shards)
+            names = ("machines", "shards")[-len(rows) :]
+            self._meshes[shards] = module.init_device_mesh(self.device.type, rows, mesh_dim_names=names)
+        return self._meshes[shards]
+
     @contextmanager
-    def together(self) -> Generator[None]:
+    def together(self, *, stoppable: bool = True) -> Generator[None]:
         """End the block in all processes alike: an error in one is an error in all.
 
-        Nothing inside may wait for another process.
+        Nothing inside may wait for another process. What has to be done to its end is not ``stoppable``:
+        whoever was asked to stop meanwhile does so at the end of another block.
 
         Raises:
             LlavarError: another process failed; its sentence is in the message.
@@ -59,7 +87,7 @@ class World:
             yield
         except BaseException as error:  # noqa: BLE001 - it is raised again below, once the others know
             own = error
-        stopped = self.asked or isinstance(own, KeyboardInterrupt | SystemExit)
+        stopped = (self.asked and stoppable) or isinstance(own, KeyboardInterrupt | SystemExit)
         failed = own is not None and not stopped
         any_failed, any_stopped = self._most([float(failed), float(stopped)])
         if any_failed:
@@ -70,6 +98,43 @@ class World:
             raise LlavarError(f"process {rank} of {self.size} ended the run: {sentences[rank]}")
         if any_stopped:
             raise KeyboardInterrupt
+
+    @contextmanager
+    def apart(self) -> Generator[None]:
+        """A block in which processes wait for each other (for weights, say), so that none may leave it early.
+
+        One that fails leaves the world for good, and says why where the others look when they miss it.
+
+        Raises:
+            LlavarError: another process is gone; its sentence is in the message if it left one.
+        """
+        if self.size == 1:
+            yield
+            return
+        try:
+            yield
+        except BaseException as error:
+            if self.broken:
+                raise
+            if isinstance(error, RuntimeError) and _is_of_connection(error):
+                raise _parted(self, error) from error
+            self.broken = True
+            _leave_word(self, error)
+            raise
+
+    def let_go(self, error: BaseException | None = None) -> None:
+        """Give up what holds the group: a divided model, which an ``error`` may hold too, and the mesh.
+
+        torch's own caches hold the mesh for good, so that it has to let go of the group itself.
+        """
+        if not self._meshes:
+            return
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__cause__ or error.__context__
+        gc.collect()
+        for mesh in self._meshes.values():
+            getattr(mesh, "_pg_registry", {}).clear()
 
     def totals(self, values: Sequence[float]) -> list[float]:
         """The sums of ``values`` over all processes, in float64."""
@@ -87,6 +152,14 @@ class World:
                 f"the processes differ in their {what} ({int(-low)} to {int(high)}); "
                 "give all of them the same files and the same --out"
             )
+
+    def hear(self, number: int = 0) -> int:
+        """The ``number`` that the first process says."""
+        said = torch.tensor([number])
+        distributed: Any = torch.distributed
+        with _lost(self):
+            distributed.broadcast(said, src=0)
+        return int(said.item())
 
     def barrier(self) -> None:
         """Wait until every process is here."""
@@ -163,11 +236,45 @@ def _lost(world: World) -> Generator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:160]
-        raise LlavarError(
-            f"process {world.rank} of {world.size} lost the others ({reason}); look at what ended them, and "
-            "start the same command again: it goes on from the last checkpoint"
-        ) from error
+        raise _parted(world, error) from error
+
+
+def _parted(world: World, error: RuntimeError) -> LlavarError:
+    """What to say of a connection that broke: the word that was left, or else what torch says."""
+    world.broken = True
+    reason = " ".join(str(error).split())[:160]
+    return LlavarError(
+        _word()
+        or f"process {world.rank} of {world.size} lost the others ({reason}); look at what ended them, and "
+        "start the same command again: it goes on from the last checkpoint"
+    )
+
+
+def _is_of_connection(error: RuntimeError) -> bool:
+    distributed: Any = torch.distributed
+    names = ("gloo", "nccl", "socket")
+    return isinstance(error, distributed.DistError) or any(name in str(error).lower() for name in names)
+
+
+def _leave_word(world: World, error: BaseException) -> None:
+    """Say why this process leaves. Where the place to say it is gone too, there is nobody to tell."""
+    with suppress(RuntimeError):
+        said = f"process {world.rank} of {world.size} ended the run: {_sentence(error)}"
+        _store().set(_ENDED, said.encode()[:2000])
+
+
+def _word() -> str:
+    """What a process that left has said, if it had the time."""
+    with suppress(RuntimeError):
+        store = _store()
+        return store.get(_ENDED).decode(errors="replace") if store.check([_ENDED]) else ""
+    return ""
+
+
+def _store() -> Any:
+    """Short messages that outlive the process which wrote them."""
+    module: Any = torch.distributed.distributed_c10d
+    return module._get_default_store()
 
 
 @contextmanager
@@ -185,13 +292,17 @@ def connected() -> Generator[World]:
         yield World()
         return
     distributed: Any = torch.distributed
-    world = World(rank=_number("RANK"), size=size, local=_number("LOCAL_RANK", 0))
+    world = World(
+        rank=_number("RANK"),
+        size=size,
+        local=_number("LOCAL_RANK", 0),
+        node=_number("LOCAL_WORLD_SIZE", 0),
+    )
     if torch.cuda.is_available():
         torch.cuda.set_device(world.device)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    # Its functions take the group of the moment they are imported as a default and would keep it alive beyond
-    # destroy_process_group, with threads that abort the process where they outlive the interpreter.
-    importlib.import_module("torch.distributed.nn.functional")
+    for name in _FIRST:
+        importlib.import_module(name)
     with _lost(world):
         distributed.init_process_group(backend)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -203,9 +314,13 @@ def connected() -> Generator[World]:
         for number in before:
             signal.signal(number, remember)
         yield world
+    except BaseException as error:
+        world.let_go(error)
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, cast("Any", handler))
+        world.let_go()
         distributed.destroy_process_group()
 
 
