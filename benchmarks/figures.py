@@ -15,7 +15,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import figures_serving  # noqa: E402 - a neighbour, wherever this is started from
+import figures_corpus  # noqa: E402 - neighbours, wherever this is started from
+import figures_nano  # noqa: E402
+import figures_serving  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "numbers.md"
@@ -173,7 +175,7 @@ DEMO = """\
 ## The demo
 
 `{command}`; {machine}. Raw: `demo.json`. Start to report: {minutes:.1f} minutes (goal: 10). Held-out words, fonts and layouts,
-{n} questions, one training run for each arm; what the figures mean: [guide](guide.md).
+{n} questions, {runs} for each arm; what the figures mean: [guide](guide.md).
 
 | measure | without text-rich rows | with | difference | p |
 |---|---|---|---|---|
@@ -225,14 +227,17 @@ def page() -> str:
         "eval-peers": _peers,
         "quantize": _quantize,
         "startup": _startup,
+        "nano": figures_nano.nano,
         "demo": _demo,
+        "ablation": figures_nano.ablation,
         "kill_train": _kills,
         "estimate": _estimate,
         "data": _data,
         "serving": figures_serving.serving,
         "serve_load": figures_serving.load,
         "serve_fuzz": figures_serving.fuzz,
-        "kill_corpus": figures_serving.kills,
+        "corpus": figures_corpus.corpus,
+        "kill_corpus": figures_corpus.kills,
     }
     parts = [HEAD]
     for name, section in sections.items():
@@ -448,6 +453,7 @@ def _demo(document: Any) -> str:
         machine=document["machine"],
         minutes=result["seconds"] / 60,
         n=result["with"]["n"],
+        runs="one training run" if (runs := len(result.get("runs", [1]))) == 1 else f"{runs} training runs",
         rows="\n".join(rows),
     )
 

@@ -45,15 +45,6 @@ schemathesis on its OpenAPI document ({cases}): {faults}. Between them {proper} 
 rightly. Memory after each 500: {memory} MB; threads {threads}; open files {files}.
 """  # noqa: E501
 
-KILLS = """\
-## A corpus killed and gone on
-
-`python benchmarks/kill_corpus.py --kills {kills}`; {machine}. Raw: `kill_corpus.json`. {pictures} pictures, {kills} times
-SIGKILL to all processes at random moments ({struck}), {runs} runs, {seconds:.0f} s. {files} files of all stages and
-products against those of a run that nobody killed: {differences}; items lost or doubled: {misplaced}. The goal was
-at least 100 kills.
-"""  # noqa: E501
-
 
 def serving(document: Any) -> str:
     """What one server does beside its peers."""
@@ -165,22 +156,6 @@ def fuzz(document: Any) -> str:
         memory=", ".join(f"{one['megabytes']:.0f}" for one in usage),
         threads=span("threads"),
         files=span("files"),
-    )
-
-
-def kills(document: Any) -> str:
-    """What a killed corpus comes to."""
-    struck = ", ".join(f"{count} in {stage}" for stage, count in document["struck"].items())
-    return KILLS.format(
-        kills=document["kills"],
-        machine=document["machine"],
-        pictures=document["pictures"],
-        struck=struck,
-        runs=document["runs"],
-        seconds=document["seconds"],
-        files=document["files_compared"],
-        differences=f"{len(document['differences'])} differ" if document["differences"] else "all equal",
-        misplaced=len(document["misplaced"]) or "none",
     )
 
 

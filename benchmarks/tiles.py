@@ -75,7 +75,10 @@ class Round:
     decoder: float
 
 
-ROUNDS = (Round(steps=1200, seed="small", projector=1e-3, decoder=6e-4),)
+ROUNDS = (
+    Round(steps=1200, seed="small", projector=1e-3, decoder=6e-4),
+    Round(steps=300, seed="more", projector=5e-4, decoder=4e-4),
+)
 
 
 def train(arm: str, run: Path) -> None:

@@ -67,3 +67,9 @@ def _beside(name: str) -> Any:
 def families() -> Any:
     """The module that writes small random decoders and towers (``families.py``)."""
     return _beside("families")
+
+
+@pytest.fixture(scope="session")
+def hub_models() -> Any:
+    """The module that writes small random image-text-to-text models (``hub_models.py``)."""
+    return _beside("hub_models")

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from llavar.cli import main
-from llavar.cli import train as command
+from llavar.cli import train_plan as command
 from llavar.train import job as jobs
-from llavar.train.config import Mean, Policy, Precision
+from llavar.train.config import Mean, Policy, Precision, Recompute, Shard
 from llavar.train.job import Job, read_job
 
 
@@ -79,7 +79,7 @@ def test_flags_change_what_the_recipe_says(rows: Path, tmp_path: Path, caught: l
         Precision.FP32,
         Mean.BATCH,
         False,
-        True,
+        Recompute.FULL,
     )
     assert {name: (part.lr, part.weight_decay) for name, part in stage.parts.items()} == {
         "decoder": (1e-4, 0.1),
@@ -182,12 +182,50 @@ def test_a_plan_needs_neither_data_nor_model(capsys: pytest.CaptureFixture[str])
     for expected in (
         "13,015,895,040 parameters  trained",
         "303,507,456 parameters  frozen",
-        "optimizer     104.2 GB",
-        "does not fit  as configured",
-        "3.2 h on 8 GPUs at 40% of 989 TFLOP/s",
+        "optimizer      13.1 GB",
+        "fits          as configured",
+        "237.4 GB  does not fit  micro-batch 1, recomputation, the whole model on each GPU (--shard none)",
+        "4.2 h on 8 GPUs at 40% of 989 TFLOP/s",
         "Assumed: 173,512 rows of 900 tokens",
+        "the decoder divided among 8",
     ):
         assert expected in shown
+    assert "GPU hours" not in shown
+
+
+def test_a_plan_for_several_sizes_has_a_line_for_each(capsys: pytest.CaptureFixture[str]):
+    flags = "train llavar-13b-stage2 --plan --gpus 8 64 512 --price 2.5 --bandwidth 40GB"
+    assert main(flags.split()) == 0
+    shown = capsys.readouterr().out
+    lines = [line.split() for line in shown.splitlines() if line.strip().startswith(("8 ", "64 ", "512 "))]
+    assert [line[:3] for line in lines] == [["8", "32", "4"], ["64", "64", "1"], ["512", "512", "1"]]
+    assert "85  0.941 s, 0.304 s for 91.1 GB a GPU" in shown
+    assert "exchange at 300 GB/s for each GPU in a machine of 8, 40 GB/s between them" in shown
+    assert main([*flags.split(), "--json"]) == 0
+    sheet = json.loads(capsys.readouterr().out)["sheet"]
+    assert [row["gpus"] for row in sheet] == [8, 64, 512]
+    assert sheet[0]["cost"] == pytest.approx(2.5 * 8 * sheet[0]["seconds"] / 3600)
+
+
+def test_what_processes_hold_and_compute_twice_can_be_said(rows: Path, caught: list[Job]):
+    base = ["--model", "vicuna", "--data", str(rows), "--out", "r"]
+    for given in (
+        "nano-stage2 --shard full --recompute selective --compile",
+        "nano-stage2 --recompute",
+        "nano-stage2",
+        "llavar-7b-stage2",
+        "llavar-7b-stage2 --no-compile --shard none --recompute none",
+        "llavar-13b-stage2-lora",
+    ):
+        assert main(["train", *given.split(), *base]) == 130
+    assert [(job.stage.shard, job.stage.recompute, job.stage.compiled) for job in caught[:5]] == [
+        (Shard.FULL, Recompute.SELECTIVE, True),
+        (Shard.NONE, Recompute.FULL, False),
+        (Shard.NONE, Recompute.NONE, False),
+        (Shard.FULL, Recompute.SELECTIVE, False),
+        (Shard.NONE, Recompute.NONE, False),
+    ]
+    assert caught[5].stage.shard is Shard.NONE
 
 
 def test_a_plan_as_an_object(capsys: pytest.CaptureFixture[str]):

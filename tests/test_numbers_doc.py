@@ -81,3 +81,87 @@ def test_peers_that_were_not_asked_are_left_out(figures: ModuleType) -> None:
     }
     text = figures._peers(document | {"scoring": scoring})
     assert "| anls | 20,349 | 0.50 | 20.00 | 40.0 | 0 |" in text
+
+
+@pytest.fixture(scope="module")
+def figures_corpus(figures: ModuleType) -> ModuleType:
+    return figures.figures_corpus
+
+
+MACHINE = {"cpu": "c", "cores": 2, "python": "3", "load_before": 0.0}
+
+
+def test_parts_of_a_corpus_that_were_not_run_are_left_out(figures_corpus: ModuleType) -> None:
+    assert figures_corpus.corpus({}) == figures_corpus.HEAD
+    part = {
+        "machine": MACHINE,
+        "pictures_each": 1,
+        "side": 384,
+        "rotated_degrees": 7.0,
+        "engines": {
+            "e": {
+                "accuracy": {kind: {"9 px": 0.5} for kind in ("flat", "photo", "rotated")},
+                "seconds_a_picture": 0.125,
+            }
+        },
+        "left_out": {"other": "it is not installed"},
+    }
+    text = figures_corpus.corpus({"ocr": part, "agreement": {"left_out": "one engine"}})
+    assert "| e | 9 px | 0.500 | 0.500 | 0.500 | 0.12 |" in text
+    assert "Not run: other: it is not installed." in text
+    assert "was not measured: one engine." in text
+    assert "### Fetching" not in text
+
+
+@pytest.mark.parametrize(("overhead", "goal"), [(0.03, "met"), (0.031, "**missed**")])
+def test_overhead_above_its_goal_is_said(figures_corpus: ModuleType, overhead: float, goal: str) -> None:
+    part = {
+        "machine": MACHINE,
+        "pictures": 4,
+        "pictures_an_hour": 5000,
+        "pictures_an_hour_a_core": 4000,
+        "lines_a_picture": 2.0,
+        "stage1_rows": 3,
+        "stage2_rows": 2,
+        "kept_by_stage": {"select": 4, "teach": 3},
+        "overhead_over_the_engine": overhead,
+        "overhead_with_start": 0.5,
+    }
+    text = figures_corpus.corpus({"end": part})
+    assert f"(goal: at most 3 %, {goal})" in text
+    assert "kept: 4 by `select`, 3 by `teach`" in text
+
+
+def test_a_peer_that_did_not_fetch_is_named(figures_corpus: ModuleType) -> None:
+    rate = {"pictures_a_second": 60.5, "pictures_a_second_without_start": 80.0}
+    part = {"machine": MACHINE, "pictures": 40, "mean_kilobytes": 100, "latency": 0.02, "at_once": 32}
+    part |= {"repeat": 3, "llavar": rate}
+    alone = figures_corpus.corpus({"fetch": part | {"left_out": "img2dataset did not run"}})
+    assert "| 60.5 | 80.0 |" in alone
+    assert "\nimg2dataset did not run.\n" in alone
+    beside = figures_corpus.corpus({"fetch": part | {"img2dataset": rate, "img2dataset_version": "1.0"}})
+    assert "| img2dataset 1.0 | 60.5 | 80.0 |" in beside
+
+
+def test_rows_without_support_are_said(figures_corpus: ModuleType) -> None:
+    lengths = {"characters": [30.0, 20.0], "words": [6.0, 4.0]}
+    part = {
+        "rows": {"stage2": 10},
+        "turns_a_row": 2.0,
+        "answers_supported": 1,
+        "answers_checked": 20,
+        "words_that_were_read": 0.99,
+        "words_of_support": 100,
+        "questions_asked_twice_in_a_row": 0,
+        "equal_conversations": 1,
+        "tokenizer": "",
+        "lengths": {
+            "stage1": lengths,
+            "stage2": lengths,
+            "paper_llama_tokens": {"stage1": [17.2, 48.8], "stage2": [15.1, 40.5]},
+        },
+    }
+    text = figures_corpus.corpus({"teacher": part})
+    assert "99.00% of 100 (goal: 100 %, **missed**)" in text
+    assert "| stage1 | 30.0 / 20.0 | 6.0 / 4.0 | - | 17.2 / 48.8 |" in text
+    assert "tokens (no tokenizer was named)" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from llavar.models.tokenizer import load_tokenizer, nano_tokenizer
 from llavar.recipes.nano import Stage
 from llavar.records import Conversation, Example
 from llavar.study import arms
-from llavar.study.arms import Arm, ArmRows, encode_rows, train_arm, train_arms
+from llavar.study.arms import Arm, ArmRows, Plan, encode_rows, train_arm, train_arms
 from llavar.train.config import LoopConfig, PartConfig
 from llavar.train.llava import DECODER, PROJECTOR, FeedConfig
 from llavar.train.metrics import Tick
@@ -39,11 +40,25 @@ class Noise:
         )
 
 
-class Dies:
-    """Stands in for the work of a process; it crosses over by its name."""
+class Sent:
+    """A function that crosses over to a process as its source, since the tests are no module there."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    def __call__(self, *_given: object) -> None:
+        raise AssertionError("this is for another process")
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return eval, ("lambda *_: __import__('os')._exit(3)",)
+        return eval, (self.source,)
+
+
+DIES = Sent("lambda *_: __import__('os')._exit(3)")
+QUITS = Sent("lambda *_: (__import__('time').sleep(0.3), __import__('os')._exit(4))")
+LEAVES = Sent(
+    "lambda name, arm: (arm.model.parent / 'then.txt').write_text("
+    "f'{name} {arm.stage2.steps} ' + str(__import__('os').getpid()))"
+)
 
 
 def rows(count: int, answer: str = "yes") -> ArmRows:
@@ -188,8 +203,12 @@ def test_rows_that_the_tokenizer_cannot_write():
     assert all(len(row) <= 1024 for row in encoded)
 
 
+def plan(base: Path, given: ArmRows) -> Plan:
+    return Plan(base=base, rows=given, stages=stages())
+
+
 def test_arms_side_by_side_are_the_same_arms(base: Path, store: FeatureStore, arm: Arm, tmp_path: Path):
-    both = {"one": rows(8), "two": rows(8, "no")}
+    both = {"one": plan(base, rows(8)), "seed-1/two": plan(base, rows(8, "no"))}
     heard: set[tuple[str, int]] = set()
 
     def stop(name: str, stage: int, tick: Tick) -> None:
@@ -198,27 +217,44 @@ def test_arms_side_by_side_are_the_same_arms(base: Path, store: FeatureStore, ar
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_arms(base, both, stages(), store, tmp_path, on_tick=stop)
+        train_arms(both, store, tmp_path, on_tick=stop)
     assert {stage for _, stage in heard} == {1, 2}
-    made = train_arms(base, both, stages(), store, tmp_path)
-    assert list(made) == ["one", "two"]
-    wanted, given, other = tensors(arm.model), tensors(made["one"].model), tensors(made["two"].model)
+    made = train_arms(both, store, tmp_path)
+    assert list(made) == ["one", "seed-1/two"]
+    wanted, given, other = tensors(arm.model), tensors(made["one"].model), tensors(made["seed-1/two"].model)
     assert all(torch.equal(wanted[key], given[key]) for key in wanted)
     assert not all(torch.equal(wanted[key], other[key]) for key in wanted)
     assert not list(tmp_path.glob("*.safetensors"))
 
 
+def test_one_process_trains_one_arm_after_the_other(
+    base: Path, store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0}, raising=False)
+    three = {name: plan(base, rows(8, name)) for name in ("one", "two", "three")}
+    made = train_arms(three, store, tmp_path, then=LEAVES)
+    told = [(made[name].model.parent / "then.txt").read_text().split() for name in three]
+    assert [words[:2] for words in told] == [["one", "4"], ["two", "4"], ["three", "4"]]
+    assert len({process for _, _, process in told}) == 1
+    assert told[0][2] != str(os.getpid())
+
+
 def test_an_error_in_one_process_is_raised(base: Path, store: FeatureStore, tmp_path: Path):
     with pytest.raises(NotFoundError, match="no features of"):
-        train_arms(base, {"one": rows(9)}, stages(), store, tmp_path)
+        train_arms({"one": plan(base, rows(9))}, store, tmp_path)
 
 
 def test_a_process_that_dies_is_an_error(
     base: Path, store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(arms, "_work", Dies())
-    with pytest.raises(ModelError, match="the process that trains 'one' ended with status 3"):
-        train_arms(base, {"one": rows(8)}, stages(), store, tmp_path)
+    monkeypatch.setattr(arms, "_work", DIES)
+    with pytest.raises(ModelError, match="the process that was to train ended with status 3"):
+        train_arms({"one": plan(base, rows(8))}, store, tmp_path)
+
+
+def test_a_process_that_dies_over_an_arm_names_it(base: Path, store: FeatureStore, tmp_path: Path):
+    with pytest.raises(ModelError, match="the process that trains 'one' ended with status 4"):
+        train_arms({"one": plan(base, rows(8))}, store, tmp_path, then=QUITS)
 
 
 def test_stored_features_come_back(store: FeatureStore, tmp_path: Path):

@@ -15,7 +15,6 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from llavar.corpus import build as corpus
 from llavar.corpus.wordings import STAGE1_WORDINGS, WORDINGS, QuestionKind, plural
 from llavar.errors import ConfigError, DataError, LlavarError, NotFoundError
 from llavar.records import Conversation, Example, Role
@@ -23,6 +22,7 @@ from llavar.render.layouts import scene
 from llavar.render.scene import Colour, Scene
 from llavar.study import demo
 from llavar.study.demo import PLAIN, DemoSettings, Outcome
+from llavar.study.demo_corpus import REJECTS, Built
 from llavar.study.demo_page import Rows, Scenes
 from llavar.study.nano.questions import exam
 from llavar.study.nano.scenes import SHAPE_NAMES
@@ -30,7 +30,12 @@ from llavar.study.progress import Watch
 from llavar.study.reader import find
 from llavar.study.report import DemoReport
 
-SETTINGS = DemoSettings(text_pictures=6, control_pictures=8, exam_pictures=4, stage1_steps=2, stage2_steps=2)
+SETTINGS = DemoSettings(
+    text_pictures=6, control_pictures=8, exam_pictures=4, stage1_steps=2, stage2_steps=2, seeds=2
+)
+ARMS = ("without", "with", "seed-1/without", "seed-1/with")
+"""Folders of both arms at both seeds."""
+
 METRICS = {"transcription_cer", "vqa_accuracy", "yes_no_score", "scene_accuracy"}
 SIGN = "OPEN SUNDAY"
 
@@ -96,18 +101,17 @@ def copied(finished: Finished, out: Path) -> Path:
     """A run that was stopped right after OCR, the slow part."""
     shutil.copytree(finished.out / "pictures", out / "pictures")
     for name in ("corpus", "own"):
-        (out / name).mkdir()
-        shutil.copy(finished.out / name / corpus.READINGS, out / name)
+        shutil.copytree(finished.out / name, out / name)
     shutil.copy(finished.out / "demo.json", out)
     return out
 
 
 def scores(result: dict[str, Any]) -> dict[str, Any]:
-    return {name: result[name] for name in ("without", "with", "paired")}
+    return {name: result[name] for name in ("without", "with", "paired", "runs")}
 
 
 def weights_of(out: Path) -> list[bytes]:
-    return [(out / arm / "model" / "model.safetensors").read_bytes() for arm in ("without", "with")]
+    return [(out / arm / "model" / "model.safetensors").read_bytes() for arm in ARMS]
 
 
 # --- what is written ------------------------------------------------------------------------------------
@@ -115,7 +119,7 @@ def weights_of(out: Path) -> list[bytes]:
 
 def test_the_result(finished: Finished):
     result = finished.result
-    assert result.keys() == {"without", "with", "paired", "seconds", "steps"}
+    assert result.keys() == {"without", "with", "paired", "runs", "seconds", "steps"}
     for arm in ("without", "with"):
         assert result[arm].keys() == {"n", *METRICS}
         assert result[arm]["n"] == len(exam(4, seed="exam:0").questions)
@@ -131,6 +135,10 @@ def test_the_result(finished: Finished):
         assert found["difference"] == pytest.approx(
             result["with"][name]["value"] - result["without"][name]["value"]
         )
+    assert [run["seed"] for run in result["runs"]] == [0, 1]
+    for name in ("transcription_cer", "vqa_accuracy", "scene_accuracy"):
+        runs = [run["with"][name] for run in result["runs"]]
+        assert sum(runs) / 2 == pytest.approx(result["with"][name]["value"])
     assert result["seconds"] == pytest.approx(sum(result["steps"].values()), abs=1)
     assert result["seconds"] > 0
 
@@ -158,14 +166,18 @@ def test_the_models_can_be_asked(finished: Finished):
 
 def test_both_arms_take_equal_steps_on_equally_many_rows(finished: Finished):
     for stage, steps in (("stage1", 2), ("stage2", 2)):
-        logs = [
-            (finished.out / arm / stage / "metrics.jsonl").read_text().splitlines()
-            for arm in ("without", "with")
-        ]
-        assert [json.loads(log[-1])["step"] for log in logs] == [steps, steps]
+        logs = [(finished.out / arm / stage / "metrics.jsonl").read_text().splitlines() for arm in ARMS]
+        assert [json.loads(log[-1])["step"] for log in logs] == [steps] * 4
     rows = finished.rows
     assert len(rows.without.stage1) == len(rows.with_.stage1) == 8
     assert len(rows.without.stage2) == len(rows.with_.stage2) == 8
+
+
+def test_both_arms_start_alike_and_seeds_do_not(finished: Finished):
+    """Before the first step an arm has its base's projector, which a seed has drawn."""
+    bases = [(finished.out / name / "model.safetensors").read_bytes() for name in ("base", "seed-1/base")]
+    assert bases[0] != bases[1]
+    assert len(set(weights_of(finished.out))) == 4
 
 
 def test_text_rich_rows_take_the_places_of_control_rows(finished: Finished):
@@ -225,16 +237,14 @@ def test_answers_of_control_rows_hold_nothing_of_the_text(control: dict[str, Sce
         assert all(word.strip(",") in shown or len(word) < 4 for word in answers)
 
 
-def built(count: int) -> corpus.Built:
+def built(count: int) -> Built:
     rows = tuple(
         Example(
             id=f"{i}.png", images=(f"{i}.png",), conversation=Conversation.of("<image>\nWhat?", f"text {i}")
         )
         for i in range(count)
     )
-    return corpus.Built(
-        folder=Path(), readings={}, stage1=rows, stage2=rows[:2], rejects=(), reused=0, seconds=0.0
-    )
+    return Built(readings={}, stage1=rows, stage2=rows[:2], rejects=())
 
 
 def test_rows_that_find_no_place_are_rejects(control: dict[str, Scene]):
@@ -271,7 +281,7 @@ def test_the_page_shows_them(finished: Finished):
 
 
 def test_other_files_are_rejects(finished: Finished):
-    lines = (finished.out / "own" / corpus.REJECTS).read_text().splitlines()
+    lines = (finished.out / "own" / REJECTS).read_text().splitlines()
     reasons = {Path(reject["id"]).name: reject["reason"] for reject in map(json.loads, lines)}
     assert reasons["notes.txt"] == "not a picture by its extension"
     assert "torn.jpg" in reasons
@@ -283,7 +293,7 @@ def test_other_files_are_rejects(finished: Finished):
 def test_a_stopped_demo_goes_on_to_the_same_result(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Ctrl-C in the middle of training, then in the examination, then not at all."""
+    """Ctrl-C in the middle of training, then in the last examination, then not at all."""
     out = copied(finished, tmp_path / "run")
 
     def stopping_early(watch: Watch, done: int, total: int, note: str = "") -> None:
@@ -291,7 +301,7 @@ def test_a_stopped_demo_goes_on_to_the_same_result(
             raise KeyboardInterrupt
 
     def stopping(watch: Watch, done: int, total: int, note: str = "") -> None:
-        if done == total and (out / "without" / "answers.jsonl").exists():
+        if done == total and "stage 2" in note:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -318,7 +328,7 @@ def test_a_finished_demo_only_writes_its_page_again(finished: Finished):
         return {path: path.read_bytes() for path in logs} | {path: path.stat().st_mtime_ns for path in models}
 
     before, earlier = state(), finished.result
-    assert len(before) == 6 + 3  # two answers and four logs, two models and their base
+    assert len(before) == 12 + 6  # four answers and eight logs, four models and their two bases
     again = demo.run(finished.out, SETTINGS, own=finished.own, quiet=True)
     assert state() == before
     assert scores(finished.result) == scores(earlier)
@@ -386,6 +396,11 @@ def test_a_run_inside_the_pictures(own: Path):
 def test_sizes_too_small_to_compare(name: str):
     with pytest.raises(ConfigError, match=f"{name} is 1; at least 2 are needed"):
         DemoSettings(**{name: 1})
+
+
+def test_no_run_at_all():
+    with pytest.raises(ConfigError, match="seeds is 0; each arm needs at least one training run"):
+        replace(SETTINGS, seeds=0)
 
 
 def test_more_text_rich_pictures_than_places():

@@ -112,6 +112,11 @@ def test_the_card_says_how_it_was_made(made: Made):
     for name, score in made.report.scores.items():
         assert f"| {name} | {score.value:.3f} | {score.low:.3f} to {score.high:.3f} | {score.n} |" in card
     assert "On 2 held-out pictures" in card
+    for name in ("tower", "decoder", "stage1", "stage2"):
+        (row,) = (line for line in card.splitlines() if line.startswith(f"| {name} |"))
+        losses = [float(cell) for cell in row.split("|")[2:-1] if cell.strip()]
+        assert losses
+        assert all(0 < loss < 100 for loss in losses)
     assert "| Stage 2 on scenes |" in card
 
 

@@ -22,13 +22,9 @@ from llavar.records import (
     Task,
 )
 from llavar.study.report import (
-    Answer,
-    CorpusSummary,
     Curve,
     DemoReport,
-    MadeRows,
-    OwnAnswer,
-    OwnPicture,
+    Run,
     Sample,
     Timing,
     demo_page,
@@ -36,6 +32,7 @@ from llavar.study.report import (
     verdict,
     write_demo_report,
 )
+from llavar.study.report_parts import Answer, CorpusSummary, MadeRows, OwnAnswer, OwnPicture
 
 HOSTILE = '<script>alert("x")</script>'
 RANGES = {"transcription_cer": 1.0, "vqa_accuracy": 1.0, "yes_no_score": 200.0}
@@ -235,6 +232,30 @@ def test_a_difference_that_is_none_is_not_called_better(report: DemoReport) -> N
     assert "better " not in text.replace("lower is better", "").replace("higher is better", "").replace(
         "which arm is better", ""
     )
+
+
+def test_a_difference_that_other_runs_may_not_show_is_none(report: DemoReport) -> None:
+    """p is small, and the interval over runs holds zero."""
+    unsure = Comparison(difference=-0.2, low=-0.5, high=0.1, p=0.001, n=100)
+    changed = dataclasses.replace(report, comparisons={**HELPED, "transcription_cer": unsure})
+    assert "for transcription error no difference can be told from chance" in verdict(changed)
+
+
+def test_every_run_is_shown(report: DemoReport) -> None:
+    runs = tuple(
+        Run(
+            seed=seed,
+            without=dict.fromkeys(RANGES, 0.9),
+            with_={"transcription_cer": 0.25, "vqa_accuracy": 0.5, "yes_no_score": 60.0},
+        )
+        for seed in (4, 5)
+    )
+    text = text_of(demo_page(dataclasses.replace(report, runs=runs)))
+    assert "to each of 2 models per arm" in text
+    assert "Transcription error 4 90.0% 25.0% \N{MINUS SIGN}65.0 5 90.0% 25.0%" in text
+    alone = text_of(demo_page(dataclasses.replace(report, runs=runs[:1])))
+    assert "One training run per arm" in alone
+    assert "Each training run" not in alone
 
 
 def test_metrics_must_agree(report: DemoReport) -> None:

@@ -18,8 +18,8 @@ from llavar.study import training
 from llavar.study.nano import weights
 from llavar.train.config import Precision
 from llavar.train.look import undisturbed
-from llavar.train.loop import arithmetic
 from llavar.train.material import Model, load_model
+from llavar.train.parallel import arithmetic
 
 
 @pytest.fixture(scope="module")

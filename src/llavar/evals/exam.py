@@ -14,7 +14,7 @@ import numpy as np
 
 from llavar.errors import DataError
 from llavar.evals import metrics
-from llavar.evals.stats import Array, Statistic, bootstrap, double_ratio, paired, ratio
+from llavar.evals.stats import Array, Statistic, bootstrap_runs, double_ratio, paired_runs, ratio
 from llavar.records import Comparison, Prediction, Question, Report, Score, Status, Task
 
 
@@ -42,12 +42,22 @@ def summarise(questions: Sequence[Question], predictions: Sequence[Prediction], 
     Each is computed over the questions of its task and is absent if there are none. A question that failed
     or has no prediction counts as wrong. Intervals resample pictures.
     """
-    answers = _answers(questions, predictions)
+    return summarise_runs(questions, [predictions], model)
+
+
+def summarise_runs(questions: Sequence[Question], runs: Sequence[Sequence[Prediction]], model: str) -> Report:
+    """:func:`summarise` of models that were trained alike but for a seed: all their answers together.
+
+    Intervals resample pictures and runs. ``n`` counts the questions, ``failed`` the failures of all runs.
+    """
+    answers = [_answers(questions, predictions) for predictions in runs]
     scores: dict[str, Score] = {}
-    for name, columns in _metrics(questions, answers).items():
-        scores[name] = bootstrap(columns.values, columns.statistic, columns.groups)
-    failed = sum(answer is None for answer in answers.values())
-    notes = [f"{failed} of {len(questions)} questions have no answer and count as wrong"] if failed else []
+    for name, columns in _by_metric(questions, answers).items():
+        first = columns[0]
+        scores[name] = bootstrap_runs([run.values for run in columns], first.statistic, first.groups)
+    failed = sum(answer is None for run in answers for answer in run.values())
+    asked = len(questions) * len(runs)
+    notes = [f"{failed} of {asked} questions have no answer and count as wrong"] if failed else []
     notes += [
         f"{name}: every picture scored alike, so its interval has no width and understates the uncertainty"
         for name, score in scores.items()
@@ -60,12 +70,43 @@ def compare(
     questions: Sequence[Question], without: Sequence[Prediction], with_: Sequence[Prediction]
 ) -> PairedReport:
     """Every metric of :func:`summarise` as a paired difference, ``with_ - without``."""
-    first = _metrics(questions, _answers(questions, without))
-    second = _metrics(questions, _answers(questions, with_))
+    return compare_runs(questions, [without], [with_])
+
+
+def compare_runs(
+    questions: Sequence[Question],
+    without: Sequence[Sequence[Prediction]],
+    with_: Sequence[Sequence[Prediction]],
+) -> PairedReport:
+    """:func:`compare` of several runs of both, the ones of equal seed paired."""
+    first = _by_metric(questions, [_answers(questions, run) for run in without])
+    second = _by_metric(questions, [_answers(questions, run) for run in with_])
     comparisons = {
-        name: paired(a.values, second[name].values, a.statistic, a.groups) for name, a in first.items()
+        name: paired_runs(
+            [run.values for run in runs],
+            [run.values for run in second[name]],
+            runs[0].statistic,
+            runs[0].groups,
+        )
+        for name, runs in first.items()
     }
     return PairedReport(comparisons=comparisons, n=len(questions))
+
+
+def recites(answer: str, transcription: str, reference: str) -> bool | None:
+    """Whether a model answers a question as if it had been asked for all of the text.
+
+    It does if its answer is within a fifth of its own transcription of the same picture. None where that says
+    nothing: there is no transcription, or the right answer is as near to it.
+    """
+    own = metrics.normalise(transcription)
+    if not own or _near(metrics.normalise(reference), own):
+        return None
+    return _near(metrics.normalise(answer), own)
+
+
+def _near(text: str, other: str) -> bool:
+    return 5 * metrics.edit_distance(text, other) <= len(other)
 
 
 def is_right(question: Question, prediction: Prediction | None) -> bool:
@@ -106,6 +147,14 @@ def _answers(
         if prediction.status is Status.OK:
             answers[prediction.question] = prediction
     return answers
+
+
+def _by_metric(
+    questions: Sequence[Question], runs: Sequence[Mapping[str, Prediction | None]]
+) -> dict[str, list[_Columns]]:
+    """The columns of every run, by metric."""
+    made = [_metrics(questions, answers) for answers in runs]
+    return {name: [run[name] for run in made] for name in made[0]}
 
 
 def _metrics(questions: Sequence[Question], answers: Mapping[str, Prediction | None]) -> dict[str, _Columns]:

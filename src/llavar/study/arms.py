@@ -1,7 +1,8 @@
-"""Arms of a comparison: the same base through stage 1 and stage 2 on given rows, to a model folder each.
+"""Arms of a comparison: a base through stage 1 and stage 2 on given rows, to a model folder each.
 
-Side by side every arm has a process and one thread of its own: models this small gain little from a second
-thread, lose much when it has to wait, and give the same numbers on every machine without one.
+Side by side every arm has one thread of a process: models this small gain little from a second thread, lose
+much when it has to wait, and give the same numbers on every machine without one. There are as many processes
+as processors; each takes the next arm when it is done with one, since to start one takes seconds.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ from llavar.train.metrics import Tick
 
 MODEL = "model"
 """Folder of the finished model inside the folder of an arm."""
+
+_MOST = 8
+"""Processes at a time: each holds a model, its optimizer and the features of all pictures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,47 +97,53 @@ def train_arm(
     return Arm(model=out / MODEL, stage1=fitted[0], stage2=fitted[1])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What an arm is made of: the model that it starts from, its rows, and how it is trained."""
+
+    base: Path
+    rows: ArmRows
+    stages: tuple[Stage, Stage]
+
+
+Then = Callable[[str, Arm], None]
+"""What is done with a finished arm, by its name, in the process that has trained it; it has to pickle."""
+
+
 def train_arms(
-    base: Path,
-    arms: Mapping[str, ArmRows],
-    stages: tuple[Stage, Stage],
+    plans: Mapping[str, Plan],
     features: FeatureStore,
     out: Path,
     *,
+    then: Then | None = None,
     on_tick: Callable[[str, int, Tick], None] | None = None,
 ) -> dict[str, Arm]:
     """Every arm into the folder of its name below ``out``, side by side; called again, it goes on.
 
     Raises:
-        ModelError: a process died. What the loop raises in one of them is raised here.
+        ModelError: a process died. What the loop or ``then`` raises in one of them is raised here.
     """
-    context = multiprocessing.get_context("spawn")
-    told: Queue[_Message] = context.Queue()
     stored = out / "features.safetensors"
     features.save(stored)
-    workers = {
-        name: context.Process(
-            target=_work, args=(name, base, rows, stages, stored, out / name, told), daemon=True
-        )
-        for name, rows in arms.items()
-    }
-    _start(list(workers.values()))
+    crew = _crew(_Work(plans=dict(plans), stored=stored, out=out, then=then))
+    _start(list(crew.workers))
     try:
-        return _gathered(workers, told, on_tick)
+        return _gathered(crew, plans, on_tick)
     except BaseException:
-        for worker in workers.values():
+        for worker in crew.workers:
             worker.terminate()  # it saves its last step before it ends
         raise
     finally:
-        for worker in workers.values():
+        for worker in crew.workers:
             worker.join(30)
             worker.kill()
         stored.unlink(missing_ok=True)
 
 
 class _Message(NamedTuple):
-    """What a process tells: a tick of a stage, its finished arm, or the error it ended with."""
+    """What a process tells: that it begins an arm, a tick of a stage, the finished arm, or its last error."""
 
+    worker: int
     arm: str
     stage: int = 0
     tick: Tick | None = None
@@ -141,29 +151,67 @@ class _Message(NamedTuple):
     error: Exception | None = None
 
 
-def _work(
-    name: str,
-    base: Path,
-    rows: ArmRows,
-    stages: tuple[Stage, Stage],
-    stored: Path,
-    out: Path,
-    told: Queue[_Message],
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """All that a process needs to train any of the arms."""
+
+    plans: Mapping[str, Plan]
+    stored: Path
+    out: Path
+    then: Then | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Crew:
+    """Processes, the arms that they are given, and what they tell."""
+
+    workers: tuple[BaseProcess, ...]
+    names: Queue[str]  # held here, or it would be gone before a process has opened it
+    told: Queue[_Message]
+
+
+def _crew(work: _Work) -> _Crew:
+    """As many processes as can run at a time, not yet started."""
+    context = multiprocessing.get_context("spawn")
+    count = min(_MOST, processors(), len(work.plans))
+    told: Queue[_Message] = context.Queue()
+    names: Queue[str] = context.Queue()
+    for name in (*work.plans, *[""] * count):
+        names.put(name)
+    workers = tuple(
+        context.Process(target=_work, args=(number, work, names, told), daemon=True)
+        for number in range(count)
+    )
+    return _Crew(workers=workers, names=names, told=told)
+
+
+def processors() -> int:
+    """How many of this machine's processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _work(number: int, work: _Work, names: Queue[str], told: Queue[_Message]) -> None:
+    """Train the arms whose names come, until an empty one does."""
     signal.signal(signal.SIGTERM, _interrupt)
     torch.set_num_threads(1)
-    parent = os.getppid()
+    name, parent = "", os.getppid()
 
     def tell(stage: int, tick: Tick) -> None:
         if os.getppid() != parent:
             raise KeyboardInterrupt  # nobody listens any more, and the next run will want this folder
-        told.put(_Message(name, stage, tick))
+        told.put(_Message(number, name, stage, tick))
 
     try:
-        arm = train_arm(base, rows, stages, FeatureStore.load(stored), out, on_tick=tell)
-        told.put(_Message(name, done=arm))
+        features = FeatureStore.load(work.stored)
+        while name := names.get():
+            told.put(_Message(number, name))
+            plan = work.plans[name]
+            arm = train_arm(plan.base, plan.rows, plan.stages, features, work.out / name, on_tick=tell)
+            if work.then:
+                work.then(name, arm)
+            told.put(_Message(number, name, done=arm))
     except (LlavarError, OSError) as error:
-        told.put(_Message(name, error=error))
+        told.put(_Message(number, name, error=error))
     except KeyboardInterrupt:
         told.cancel_join_thread()  # the loop has saved, and there is nothing left to tell
     finally:
@@ -187,30 +235,40 @@ def _start(workers: Sequence[BaseProcess]) -> None:
 
 
 def _gathered(
-    workers: Mapping[str, BaseProcess],
-    told: Queue[_Message],
-    on_tick: Callable[[str, int, Tick], None] | None,
+    crew: _Crew, wanted: Mapping[str, Plan], on_tick: Callable[[str, int, Tick], None] | None
 ) -> dict[str, Arm]:
     finished: dict[str, Arm] = {}
-    while len(finished) < len(workers):
+    busy: dict[int, str] = {}
+    while len(finished) < len(wanted):
         try:
-            message = told.get(timeout=1)
+            message = crew.told.get(timeout=1)
         except Empty:
-            dead = [n for n, w in workers.items() if w.exitcode is not None and n not in finished]
-            if dead and told.empty():
-                code = workers[dead[0]].exitcode
-                raise ModelError(
-                    f"the process that trains {dead[0]!r} ended with status {code}; it may have run out of "
-                    "memory, and the same command goes on from its last checkpoint"
-                ) from None
+            _look_for_the_dead(crew, busy)
             continue
+        busy[message.worker] = message.arm
         if message.error is not None:
             raise message.error
         if message.done is not None:
             finished[message.arm] = message.done
+            del busy[message.worker]
         elif message.tick is not None and on_tick:
             on_tick(message.arm, message.stage, message.tick)
-    return {name: finished[name] for name in workers}
+    return {name: finished[name] for name in wanted}
+
+
+def _look_for_the_dead(crew: _Crew, busy: Mapping[int, str]) -> None:
+    """Raise if a process has ended that had an arm to train, or if all have before the end."""
+    ended = [place for place, worker in enumerate(crew.workers) if worker.exitcode is not None]
+    lost = [place for place in ended if place in busy]
+    if len(ended) == len(crew.workers):
+        lost = lost or ended
+    if lost and crew.told.empty():
+        place = lost[0]
+        what = f"trains {busy[place]!r}" if place in busy else "was to train"
+        raise ModelError(
+            f"the process that {what} ended with status {crew.workers[place].exitcode}; it may have run out "
+            "of memory, and the same command goes on from its last checkpoint"
+        )
 
 
 def encode_rows(

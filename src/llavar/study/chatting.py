@@ -22,6 +22,8 @@ from llavar.study.reader import find, open_any
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from llavar.generate.hub import HubGenerator
+
 _GREEDY = Decoding()
 _ATTEMPTS = 3
 _QUANTIZATIONS = ("", "int8", "nf4")
@@ -157,28 +159,33 @@ def opened(settings: Settings) -> Generator[Partner]:
         with Client(endpoint) as client:
             yield Remote(client)
         return
+    from llavar.generate.hub import HubGenerator
+
     engine = _engine(settings)
+    if isinstance(engine, HubGenerator):
+        yield engine
+        return
     try:
         yield Local(engine)
     finally:
         engine.close(grace=0.0)
 
 
-def _engine(settings: Settings) -> Answering:
+def _engine(settings: Settings) -> Answering | HubGenerator:
     import torch
 
     from llavar.generate.engine import Engine
-    from llavar.generate.local import LocalGenerator
+    from llavar.generate.hub import HubGenerator, load_any
     from llavar.models.quantize import Quantization
 
-    generator = LocalGenerator.load(
+    generator = load_any(
         find(settings.model),
         name=settings.model,
         template=settings.conversation,
         quantize=Quantization(settings.quantize) if settings.quantize else None,
         dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
     )
-    return Engine(generator, slots=1, may_wait=1)
+    return generator if isinstance(generator, HubGenerator) else Engine(generator, slots=1, may_wait=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

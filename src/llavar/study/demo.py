@@ -1,9 +1,9 @@
 """``llavar demo``: the paper's claim re-run in miniature, from pictures to a page, on two cores.
 
 Pictures are rendered and read by a real OCR engine; what it read becomes instruction data; the same base
-model goes through both stages without and with these rows, at equal steps; both models sit an exam of words,
-fonts and layouts that no training picture holds; the outcome is written down as JSON and as a page
-(:mod:`llavar.study.demo_page`).
+model goes through both stages without and with these rows, at equal steps and at several seeds
+(:mod:`llavar.study.trial`); all models sit an exam of words, fonts and layouts that no training picture
+holds; the outcome is written down as JSON and as a page (:mod:`llavar.study.demo_page`).
 
 Every step leaves its result in the folder of the run, so a demo that was stopped goes on where it was.
 """
@@ -12,30 +12,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llavar import files
-from llavar.corpus import build as corpus
 from llavar.corpus.layout import LayoutSettings
+from llavar.corpus.sources import scan_folder
 from llavar.corpus.teach import TemplateTeacher
 from llavar.corpus.wordings import QuestionKind, describe, question, rng_for
 from llavar.errors import ConfigError, LlavarError
-from llavar.evals import run as evals
 from llavar.generate.base import Generator, Request
 from llavar.recipes import nano as recipe
-from llavar.records import IMAGE_TAG, Conversation, Example, Prediction, Reading, Reject
+from llavar.records import IMAGE_TAG, Conversation, Example, Reading, Reject
 from llavar.render.layouts import Style, scene
 from llavar.render.layouts import page as full_page
 from llavar.render.scene import Scene
 from llavar.render.words import vocabulary
 from llavar.study import report as page
+from llavar.study.demo_corpus import Built, Drawn, SceneTeacher, read_drawn, read_own
 from llavar.study.demo_page import (
     OWN_QUESTION,
     SHOWN_OWN,
-    Arms,
     Finished,
     Own,
     Rows,
@@ -44,12 +44,15 @@ from llavar.study.demo_page import (
     write_result,
 )
 from llavar.study.nano import weights
-from llavar.study.nano.questions import Exam, exam, write_pictures
+from llavar.study.nano.questions import exam, write_pictures
 from llavar.study.nano.scenes import SHAPE_NAMES, facts
 from llavar.study.progress import Watch
 
 if TYPE_CHECKING:
-    pass
+    from llavar.study.trial import Runs
+
+MARKER = "demo.json"
+"""File of a run's folder that says which run it holds."""
 
 READ_BY_OCR = Style(random_text=0.35, min_lines=2, max_lines=4, wild=0.2)
 """The text-rich corpus: many lines, and a third of them without meaning, so that no letter is rare."""
@@ -60,17 +63,23 @@ PLAIN = Style(random_text=0.35, max_lines=2, shapes=0.9)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoSettings:
-    """How much of everything; the defaults take eight to nine minutes on two cores."""
+    """How much of everything; the defaults are to take less than ten minutes on two cores.
 
-    text_pictures: int = 900
-    control_pictures: int = 1200
+    Pictures and rows are those of ``seed``; training runs at ``seeds`` seeds, from this one on.
+    """
+
+    text_pictures: int = 500
+    control_pictures: int = 700
     exam_pictures: int = 100
-    stage1_steps: int = 140
-    stage2_steps: int = 160
+    stage1_steps: int = 160
+    stage2_steps: int = 260
     picture_size: int = 384
     seed: int = 0
+    seeds: int = 3
 
     def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ConfigError(f"seeds is {self.seeds}; each arm needs at least one training run")
         for name in ("text_pictures", "control_pictures", "exam_pictures", "stage1_steps", "stage2_steps"):
             if getattr(self, name) < 2:
                 raise ConfigError(f"{name} is {getattr(self, name)}; at least 2 are needed")
@@ -80,6 +89,16 @@ class DemoSettings:
                 f"{self.control_pictures}; text-rich rows take the place of control rows, so lower it or "
                 "raise the other"
             )
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Of stage 1 and of stage 2."""
+        return self.stage1_steps, self.stage2_steps
+
+    @property
+    def runs(self) -> tuple[int, ...]:
+        """The seeds at which every arm is trained."""
+        return tuple(range(self.seed, self.seed + self.seeds))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,22 +117,20 @@ def run(out: Path, settings: DemoSettings, *, own: Path | None = None, quiet: bo
     Raises:
         LlavarError: ``own`` holds no pictures, or ``out`` a demo with other settings.
     """
-    found = _own_files(own, out) if own else None
-    _same_run(out, settings, own, found[0] if found else ())
+    found = _own_files(own, out) if own else {}
+    wanted = {"images": str(own.resolve()) if own else None, "content of images": digest([*found.values()])}
+    same_run(out / MARKER, settings, wanted)
     watch = Watch(out / "seconds.json", quiet=quiet)
-    watch.say(
-        f"Demo in {out}: render, read, train twice, compare. Stop it any time; the same command goes on."
-    )
+    watch.say(f"Demo in {out}: render, read, train, compare. Stop it any time; the same command goes on.")
 
-    with watch.step("Render pictures"):
-        scenes = _render(out, settings)
-    with watch.step("Read them (OCR) and make rows"):
-        built = _read(out, scenes, settings, watch)
-        theirs = _read_own(out, *found, watch) if found else None
+    scenes, built = prepare(out, settings, watch)
+    theirs = _read_own(out, own, found, watch) if own and found else None
+    from llavar.study.trial import run_trial  # torch, which nothing needed so far
+
     rows = mix(scenes, built, theirs, settings.seed)
-    arms = _train(out, rows, settings, watch)
-    answers = _ask(out, scenes.exam, arms, watch)
-    own_answers = _ask_own(theirs, arms, watch) if theirs else {}
+    arms = {"without": rows.without, "with": rows.with_}
+    runs = run_trial(out, arms, scenes.exam.questions, steps=settings.steps, seeds=settings.runs, watch=watch)
+    own_answers = _ask_own(theirs, runs, watch) if theirs else {}
     with watch.step("Write the report"):
         made = Finished(
             out=out,
@@ -122,8 +139,9 @@ def run(out: Path, settings: DemoSettings, *, own: Path | None = None, quiet: bo
             built=built,
             theirs=theirs,
             rows=rows,
-            arms=arms,
-            answers=answers,
+            seeds=settings.runs,
+            without=runs["without"],
+            with_=runs["with"],
             own_answers=own_answers,
             seconds=watch.seconds,
         )
@@ -131,37 +149,46 @@ def run(out: Path, settings: DemoSettings, *, own: Path | None = None, quiet: bo
         page.write_demo_report(shown, out / "report.html")
     report, result, verdict = out / "report.html", out / "result.json", page.verdict(shown)
     write_result(shown, watch.seconds, result)
-    watch.say(f"{verdict}\nReport: {report}   numbers: {result}   model: {arms.with_.model}")
+    watch.say(f"{verdict}\nReport: {report}   numbers: {result}   model: {runs['with'].arms[0].model}")
     return Outcome(report=report, result=result, verdict=verdict, seconds=watch.total)
+
+
+def prepare(out: Path, settings: DemoSettings, watch: Watch) -> tuple[Scenes, Built]:
+    """Draw all pictures into ``out``, and make text-rich rows of what an OCR engine reads in theirs."""
+    with watch.step("Render pictures"):
+        scenes = _render(out, settings)
+    with watch.step("Read them (OCR) and make rows"):
+        return scenes, _read(out, scenes, settings, watch)
 
 
 # --- pictures and rows -----------------------------------------------------------------------------------
 
 
-def _own_files(own: Path, out: Path) -> tuple[list[corpus.Picture], list[Reject]]:
-    """The pictures of the user's folder, named by their places in it, and everything else as rejects."""
-    paths, rejects = corpus.scan_folder(own)
+def _own_files(own: Path, out: Path) -> dict[str, Path]:
+    """The pictures of the user's folder, named by their places in it."""
+    paths, _ = scan_folder(own)
     if out.resolve().is_relative_to(own.resolve()):
         raise ConfigError(
             f"the run folder {str(out)!r} lies inside the folder of pictures {str(own)!r}, and would be read "
             "as part of it; use another --out"
         )
-    return corpus.as_pictures(paths, own), rejects
+    return {path.relative_to(own).as_posix(): path for path in paths}
 
 
-def _same_run(
-    out: Path, settings: DemoSettings, own: Path | None, pictures: Sequence[corpus.Picture]
-) -> None:
-    """Refuse to mix two demos in one folder."""
+def same_run(marker: Path, settings: DemoSettings, more: Mapping[str, object] | None = None) -> None:
+    """Refuse to mix two runs in one folder: ``marker`` in it says which one it holds.
+
+    Raises:
+        ConfigError: it holds another one, or cannot be a folder.
+    """
+    out = marker.parent
     wanted = {
         **asdict(settings),
-        "images": str(own.resolve()) if own else None,
-        "content of images": _digest([picture.path for picture in pictures]),
-        "base": _digest([weights.folder("nano") / "model.safetensors"]),
+        **(more or {}),
+        "base": digest([weights.folder("nano") / "model.safetensors"]),
     }
-    path = out / "demo.json"
-    if path.exists():
-        earlier = _earlier(path)
+    if marker.exists():
+        earlier = _earlier(marker)
         odd = [name for name in wanted if earlier.get(name) != wanted[name]]
         if odd:
             raise ConfigError(
@@ -172,7 +199,7 @@ def _same_run(
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{str(out)!r} is a file and a folder is needed; use another --out")
     out.mkdir(parents=True, exist_ok=True)
-    files.write_text(path, json.dumps(wanted, indent=1))
+    files.write_text(marker, json.dumps(wanted, indent=1))
 
 
 def _earlier(path: Path) -> dict[str, object]:
@@ -182,7 +209,7 @@ def _earlier(path: Path) -> dict[str, object]:
         raise ConfigError(f"{path} is damaged ({error}); use another --out or remove the folder") from error
 
 
-def _digest(paths: Sequence[Path]) -> str:
+def digest(paths: Sequence[Path]) -> str:
     """What files hold, in 16 digits; one that cannot be read counts as empty, and its reader says so."""
     digest = hashlib.sha256()
     for path in paths:
@@ -211,29 +238,19 @@ def _render(out: Path, settings: DemoSettings) -> Scenes:
     return scenes
 
 
-def _read(out: Path, scenes: Scenes, settings: DemoSettings, watch: Watch) -> corpus.Built:
+def _read(out: Path, scenes: Scenes, settings: DemoSettings, watch: Watch) -> Built:
     """OCR over the text-rich pictures, for a tower of nano's size."""
-    folder = out / "pictures"
-    pictures = [
-        corpus.Picture(id=f"text/{name}", path=folder / "text" / name, facts=facts(shown))
-        for name, shown in scenes.text.items()
-    ]
-    build = corpus.BuildSettings(layout=_nano_layout(), teacher=_teacher(settings.seed))
-    return corpus.build(pictures, out / "corpus", settings=build, image_root=folder, report=_progress(watch))
+    known = {name: facts(shown) for name, shown in scenes.text.items()}
+    teacher = SceneTeacher(template=_teacher(settings.seed), facts=known)
+    drawn = Drawn(root=out / "corpus", folder=Path("..", "pictures"), names=tuple(f"text/{n}" for n in known))
+    return read_drawn(drawn, teacher, _nano_layout(), watch)
 
 
-def _read_own(out: Path, pictures: Sequence[corpus.Picture], rejects: Sequence[Reject], watch: Watch) -> Own:
+def _read_own(out: Path, own: Path, pictures: Mapping[str, Path], watch: Watch) -> Own:
     """OCR over the user's pictures: rows for a tower of full size to show, and rows that nano can see."""
-    progress = _progress(watch)
-    settings = corpus.BuildSettings()
-    full = corpus.build(pictures, out / "own", settings=settings, report=progress, rejects=rejects)
-    small = replace(settings, layout=_nano_layout())
-    # The same readings, seen at nano's scale.
-    (out / "own-nano").mkdir(exist_ok=True)
-    journal = (out / "own" / corpus.READINGS).read_bytes()
-    (out / "own-nano" / corpus.READINGS).write_bytes(journal)
-    nano = corpus.build(pictures, out / "own-nano", settings=small, report=progress)
-    return Own(pictures=tuple(pictures), full=full, nano=nano)
+    with watch.step("Read your pictures"):
+        full, nano = read_own(own, out / "own", out / "own-nano", _nano_layout(), watch)
+    return Own(pictures=pictures, full=full, nano=nano)
 
 
 def _nano_layout() -> LayoutSettings:
@@ -244,17 +261,7 @@ def _teacher(seed: int) -> TemplateTeacher:
     return TemplateTeacher(seed=seed, words=vocabulary(held_out=False), shape_names=SHAPE_NAMES)
 
 
-def _progress(watch: Watch) -> corpus.Report:
-    def tell(progress: corpus.Progress) -> None:
-        if progress.note:
-            watch.say(f"  {progress.note}")
-        if progress.step is corpus.Step.READ:
-            watch.count(progress.done, progress.total)
-
-    return tell
-
-
-def mix(scenes: Scenes, built: corpus.Built, theirs: Own | None, seed: int) -> Rows:
+def mix(scenes: Scenes, built: Built, theirs: Own | None, seed: int) -> Rows:
     """Rows of both arms: control rows throughout, or text-rich rows in the place of as many of them."""
     from llavar.study.arms import ArmRows
 
@@ -262,8 +269,8 @@ def mix(scenes: Scenes, built: corpus.Built, theirs: Own | None, seed: int) -> R
     # The user's folder may have names that the rendered pictures have as well.
     stage1 = [*built.stage1, *(_named(row, "own") for row in (theirs.nano.stage1 if theirs else ()))]
     stage2 = [*built.stage2, *(_named(row, "own") for row in (theirs.nano.stage2 if theirs else ()))]
-    text1, odd1 = _usable(stage1, len(control1))
-    text2, odd2 = _usable(stage2, len(control2))
+    text1, odd1 = usable(stage1, len(control1))
+    text2, odd2 = usable(stage2, len(control2))
     return Rows(
         without=ArmRows(stage1=tuple(control1), stage2=tuple(control2)),
         with_=ArmRows(
@@ -279,7 +286,7 @@ def _named(row: Example, where: str) -> Example:
     return replace(row, id=f"{where}/{row.id}")
 
 
-def _usable(rows: Sequence[Example], places: int) -> tuple[list[Example], list[Reject]]:
+def usable(rows: Sequence[Example], places: int) -> tuple[list[Example], list[Reject]]:
     """The rows that nano can learn from, as many as there are places, and a reject for each other one."""
     from llavar.models.tokenizer import load_tokenizer
     from llavar.study.arms import encode_rows
@@ -315,79 +322,22 @@ def control_rows(scenes: dict[str, Scene], seed: int) -> tuple[list[Example], li
     return captions, talks
 
 
-# --- training and answers --------------------------------------------------------------------------------
+# --- the user's pictures ---------------------------------------------------------------------------------
 
 
-def _train(out: Path, rows: Rows, settings: DemoSettings, watch: Watch) -> Arms:
-    """Both arms from the same base, with the same steps, seeds and tower features."""
-    import torch
+def _ask_own(theirs: Own, runs: Mapping[str, Runs], watch: Watch) -> dict[tuple[str, str], page.Answer]:
+    """What the first models say to the user's pictures, by arm and picture id.
 
-    from llavar.data.vision import FeatureStore, PixelFolder
-    from llavar.images import Transform
-    from llavar.models._hf import load_llava
-    from llavar.models.loss import features
-    from llavar.study.arms import train_arms
-    from llavar.train.metrics import Tick
-
-    torch.set_num_threads(1)
-    base = weights.base_folder(out / "base")
-    with watch.step("See the pictures (vision tower)"):
-        model = load_llava(base)
-        source = PixelFolder(out / "pictures", transform=Transform.PAD, size=recipe.SIZE)
-        store = FeatureStore(lambda pixels: features(model, pixels), source)
-        arms = (rows.without, rows.with_)
-        names = [n for arm in arms for row in (*arm.stage1, *arm.stage2) for n in row.images]
-        store.add(names)
-    stages = (
-        recipe.nano_stage1(steps=settings.stage1_steps, seed=settings.seed),
-        recipe.nano_stage2(steps=settings.stage2_steps, seed=settings.seed),
-    )
-    done: dict[str, int] = {"without": 0, "with": 0}
-    total = 2 * (settings.stage1_steps + settings.stage2_steps)
-
-    def tell(arm: str, stage: int, tick: Tick) -> None:
-        done[arm] = tick.step + (stage - 1) * settings.stage1_steps
-        watch.count(sum(done.values()), total, f"{arm}: stage {stage}, loss {tick.loss:.3f}")
-
-    with watch.step("Train without and with text-rich rows, side by side"):
-        trained = train_arms(
-            base, {"without": rows.without, "with": rows.with_}, stages, store, out, on_tick=tell
-        )
-    return Arms(without=trained["without"], with_=trained["with"])
-
-
-def _ask(out: Path, asked: Exam, arms: Arms, watch: Watch) -> dict[str, tuple[Prediction, ...]]:
-    """Both models' answers to the exam."""
-    from llavar.generate.local import LocalGenerator
-
-    answers: dict[str, tuple[Prediction, ...]] = {}
-    for name, arm in arms.named():
-        with watch.step(f"Examine the model {name}"):
-            # Stored answers are taken up only by the weights that gave them.
-            digest = _digest([arm.model / "model.safetensors"])
-            generator = LocalGenerator.load(arm.model, name=f"nano {name} text-rich rows ({digest})")
-            answers[name] = evals.evaluate(
-                generator,
-                asked.questions,
-                image_root=out / "pictures" / "exam",
-                out=out / name / "answers.jsonl",
-                batch_size=32,
-                max_new_tokens=48,
-                progress=watch.count,
-            )
-    return answers
-
-
-def _ask_own(theirs: Own, arms: Arms, watch: Watch) -> dict[tuple[str, str], page.Answer]:
-    """What both models say to the user's pictures, by arm and picture id. Nobody knows the right answers."""
+    Nobody knows the right answers.
+    """
     from llavar.generate.local import LocalGenerator
 
     said: dict[tuple[str, str], page.Answer] = {}
     with watch.step("Ask about your pictures"):
-        for name, arm in arms.named():
-            generator = LocalGenerator.load(arm.model)
-            for picture in theirs.pictures[:SHOWN_OWN]:
-                said[name, picture.id] = _said(generator, picture.path)
+        for name, arm in runs.items():
+            generator = LocalGenerator.load(arm.arms[0].model)
+            for id, path in islice(theirs.pictures.items(), SHOWN_OWN):
+                said[name, id] = _said(generator, path)
     return said
 
 

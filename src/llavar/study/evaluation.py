@@ -215,16 +215,22 @@ def opened(settings: Settings) -> abc.Generator[Generator]:
         return
     import torch
 
-    from llavar.generate.local import LocalGenerator
+    from llavar.generate.hub import HubGenerator, load_any
     from llavar.study.reader import find
 
     usual = "bfloat16" if torch.cuda.is_available() else "float32"
-    yield LocalGenerator.load(
+    found = load_any(
         find(settings.model),
         name=settings.model,
         template=settings.conversation,
         dtype=getattr(torch, settings.dtype or usual),
     )
+    if settings.transform and isinstance(found, HubGenerator):
+        raise ConfigError(
+            f"--transform {settings.transform} cannot be: the model's own processor prepares pictures; leave "
+            "it out"
+        )
+    yield found
 
 
 # --- one task -------------------------------------------------------------------------------------------
@@ -282,6 +288,8 @@ def _digests(benchmark: tasks.Benchmark, data: Path, questions: Iterable[Questio
 def _run_task(plan: _Plan, settings: Settings, generator: Generator, watch: Watch) -> TaskResult:
     name, folder = plan.benchmark.name, settings.out / plan.benchmark.name
     asking = settings.asking(plan.benchmark.max_new_tokens)
+    if settings.image_first is None and getattr(generator, "image_first", False):
+        asking = replace(asking, image_first=True)  # where the generator's kind of model expects pictures
     generator = _with_transform(generator, settings.transform_for(name))
     folder.mkdir(parents=True, exist_ok=True)
     write_lines(folder / "questions.jsonl", map(asdict, plan.questions))

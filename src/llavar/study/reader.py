@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from llavar import images, net
 from llavar.errors import ConfigError, ImageError, ModelError, NotFoundError
 from llavar.generate.base import Request
+from llavar.generate.hub import HubGenerator, load_any
 from llavar.generate.local import LocalGenerator
 from llavar.models.quantize import Quantization
 from llavar.study.nano import weights
@@ -30,20 +31,21 @@ class Answer:
 class Reader:
     """A loaded model. Pictures are paths, URLs, bytes of a file, or PIL images."""
 
-    def __init__(self, generator: LocalGenerator) -> None:
+    def __init__(self, generator: LocalGenerator | HubGenerator) -> None:
         self._generator = generator
 
     @classmethod
     def load(cls, model: str = "nano", *, template: str = "", quantize: str = "") -> Reader:
-        """``nano``, a folder, or the hub id of a Llava checkpoint; ``template`` names another conversation.
+        """``nano``, a folder, or the hub id of an image-text-to-text model.
 
-        ``quantize`` keeps the decoder in 8 bits (``int8``) or in 4 (``nf4``); some answers change.
+        Of a Llava ``template`` names another conversation, and ``quantize`` keeps the decoder in 8 bits
+        (``int8``) or in 4 (``nf4``); some answers change.
 
         Raises:
             LlavarError: there is no such model, or it cannot be used.
         """
         kind = _quantization(quantize) if quantize else None
-        return cls(LocalGenerator.load(find(model), name=model, template=template, quantize=kind))
+        return cls(load_any(find(model), name=model, template=template, quantize=kind))
 
     @property
     def parameters(self) -> int:
@@ -67,7 +69,12 @@ class Reader:
         if max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens is {max_new_tokens}; an answer needs at least 1")
         started = time.perf_counter()
-        request = Request(image=open_any(image), question=question, max_new_tokens=max_new_tokens)
+        request = Request(
+            image=open_any(image),
+            question=question,
+            max_new_tokens=max_new_tokens,
+            image_first=isinstance(self._generator, HubGenerator),
+        )
         (text,) = self._generator.answer([request])
         return Answer(text=text, model=self._generator.name, seconds=time.perf_counter() - started)
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llavar import html, images
-from llavar.errors import DataError, LlavarError
+from llavar import html
+from llavar.errors import DataError
 from llavar.html import Child, Markup
-from llavar.records import Comparison, Example, Reading, Reject, Report, Role, Score, Task
+from llavar.records import Comparison, Report, Task
+from llavar.study.report_parts import (
+    Answer,
+    CorpusSummary,
+    OwnPicture,
+    asked,
+    corpus_section,
+    opened,
+    own_section,
+)
 
 SIGNIFICANT = 0.05
 """Below this p a difference is called one."""
-
-_MANY = 24
-"""Lines of a reading that the page shows; the rest is counted."""
 
 _SIGNS = ("", "+", "\N{MINUS SIGN}")
 
@@ -39,15 +44,6 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a model said. ``right`` is ``None`` where nobody knows; ``failed`` says why there is no answer."""
-
-    text: str
-    right: bool | None = None
-    failed: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """A held-out question with both models' answers."""
 
@@ -60,55 +56,20 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MadeRows:
-    """One picture on its way to instruction data. ``truth`` is the text that is really in it, if known."""
+class Run:
+    """One training of each arm, at one seed: values by metric."""
 
-    image: Path
-    reading: Reading
-    stage1: tuple[Example, ...] = ()
-    stage2: tuple[Example, ...] = ()
-    rejects: tuple[Reject, ...] = ()
-    truth: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CorpusSummary:
-    """What the corpus commands did: pictures in, pictures kept, every reject, and (name, count) of rows made.
-
-    ``ocr_cer`` is the engine's character error rate against the exact truth of the rendered pictures.
-    """
-
-    pictures: int
-    kept: int
-    rejects: tuple[Reject, ...]
-    rows: tuple[tuple[str, int], ...]
-    engine: str
-    ocr_cer: Score | None = None
-    examples: tuple[MadeRows, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnAnswer:
-    """A question on one of the user's pictures, to which no reference is known."""
-
-    question: str
-    without: Answer
-    with_: Answer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnPicture:
-    """One of the user's pictures; ``made`` is ``None`` if it could not be read, and ``problem`` says why."""
-
-    image: Path
-    made: MadeRows | None = None
-    answers: tuple[OwnAnswer, ...] = ()
-    problem: str = ""
+    seed: int
+    without: Mapping[str, float]
+    with_: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoReport:
-    """Everything that the page shows. Texts are plain; ``machine`` and ``settings`` are (name, value)."""
+    """Everything that the page shows. Texts are plain; ``machine`` and ``settings`` are (name, value).
+
+    ``without``, ``with_`` and ``comparisons`` are over all ``runs``; without any, there was one.
+    """
 
     title: str
     done: str
@@ -116,6 +77,7 @@ class DemoReport:
     without: Report
     with_: Report
     comparisons: Mapping[str, Comparison]
+    runs: tuple[Run, ...] = ()
     held_out: str = ""
     machine: tuple[tuple[str, str], ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
@@ -145,9 +107,9 @@ def demo_page(report: DemoReport) -> str:
         _compared(report),
         _samples(report) if report.samples else None,
         _training(report.curves) if report.curves else None,
-        _corpus(report.corpus) if report.corpus else None,
-        _own(report.own) if report.own else None,
-        _times(report.timings) if report.timings else None,
+        corpus_section(report.corpus) if report.corpus else None,
+        own_section(report.own) if report.own else None,
+        times_section(report.timings) if report.timings else None,
         html.section("What this model cannot do", html.bullets(report.limits)) if report.limits else None,
         lead=report.done,
         footer="Written by llavar demo. Nothing on this page is loaded from elsewhere.",
@@ -227,14 +189,19 @@ def _measured(report: DemoReport) -> list[_Metric]:
     return [metric for metric in _METRICS if metric.name in named[0]]
 
 
+def is_clear(found: Comparison) -> bool:
+    """Whether a difference is called one: by p over pictures, and by its interval over pictures and runs."""
+    return found.p < SIGNIFICANT and not found.low <= 0 <= found.high
+
+
 def verdict(report: DemoReport) -> str:
-    """One sentence: whether text-rich data helped, judged by every metric's direction and p."""
+    """One sentence: whether text-rich data helped, judged by every metric's direction, p and interval."""
     told: dict[bool | None, list[str]] = {True: [], False: [], None: []}
     for metric in _measured(report):
         if not metric.about_text:
             continue
         found = report.comparisons[metric.name]
-        told[metric.better(found.difference) if found.p < SIGNIFICANT else None].append(metric.title.lower())
+        told[metric.better(found.difference) if is_clear(found) else None].append(metric.title.lower())
     helped, hurt, unclear = (" and ".join(told[key]) for key in (True, False, None))
     if hurt:
         return f"Text-rich data hurt {hurt}" + (f", though it helped {helped}." if helped else ".")
@@ -251,16 +218,41 @@ def _result(report: DemoReport) -> Markup:
     return html.join(
         html.paragraph(verdict(report), kind="verdict"),
         html.grid([_tile(metric, report) for metric in measured], across=4 if len(measured) > 3 else 3),
-        html.paragraph(
-            f"Scores of {report.with_.n} held-out questions per model. Dots are scores, bars their 95% "
-            "intervals from resampling pictures; p comes from swapping the two models' answers picture by "
-            "picture, is two-sided, and is not corrected for the number of measures. One training run per "
-            "arm: the intervals do not cover what another seed would change.",
-            kind="note",
-        ),
+        html.paragraph(_meant(report), kind="note"),
         html.details("All numbers", _numbers(measured, report)),
+        html.details("Each training run", _each_run(measured, report)) if len(report.runs) > 1 else None,
         html.bullets(notes) if notes else None,
     )
+
+
+def _meant(report: DemoReport) -> str:
+    """What the numbers are taken over."""
+    runs = len(report.runs)
+    if runs > 1:
+        return (
+            f"Scores of {report.with_.n} held-out questions to each of {runs} models per arm, which differ "
+            "in the start of the projector and in the order of the rows. Dots are means, bars their 95% "
+            "intervals from resampling pictures and runs; so few runs make them too narrow rather than too "
+            "wide. p comes from swapping the two arms' answers picture by picture, in all runs at once, is "
+            "two-sided, and is not corrected for the number of measures."
+        )
+    return (
+        f"Scores of {report.with_.n} held-out questions per model. Dots are scores, bars their 95% "
+        "intervals from resampling pictures; p comes from swapping the two models' answers picture by "
+        "picture, is two-sided, and is not corrected for the number of measures. One training run per "
+        "arm: the intervals do not cover what another seed would change."
+    )
+
+
+def _each_run(measured: Sequence[_Metric], report: DemoReport) -> Markup:
+    """Both arms at every seed, one measure below the other."""
+    rows: list[Sequence[Child]] = []
+    for metric in measured:
+        for place, run in enumerate(report.runs):
+            before, after = run.without[metric.name], run.with_[metric.name]
+            cells = (metric.show(before), metric.show(after), metric.show_change(after - before))
+            rows.append(("" if place else metric.title, run.seed, *cells))
+    return html.table(("Measure", "Seed", "Without", "With", "Difference"), rows, numeric=range(1, 5))
 
 
 def p_text(p: float) -> str:
@@ -272,7 +264,7 @@ def p_text(p: float) -> str:
 def _tile(metric: _Metric, report: DemoReport) -> Markup:
     found, unit = report.comparisons[metric.name], " points" if metric.percent else ""
     before, after = (metric.show(r.scores[metric.name].value) for r in (report.without, report.with_))
-    if found.p >= SIGNIFICANT:
+    if not is_clear(found):
         told: Child = "no clear difference"
     else:
         good = metric.better(found.difference)
@@ -281,7 +273,7 @@ def _tile(metric: _Metric, report: DemoReport) -> Markup:
     return html.tile(
         metric.title,
         f"{before} \N{RIGHTWARDS ARROW} {after}",
-        html.join(f"{metric.show_change(found.difference)}{unit} ({span}), {p_text(found.p)} ", told),
+        html.join(f"{metric.show_change(found.difference)}{unit} ({span}), {p_text(found.p)}: ", told),
         metric.explained,
         chart=_chart(metric, report),
     )
@@ -295,12 +287,16 @@ def _chart(metric: _Metric, report: DemoReport) -> Markup:
             ("with", report.with_.scores[metric.name]),
         )
     ]
-    show = _percent if metric.percent else html.number
+    show = _percent if metric.percent else _short
     return html.interval_chart(marks, limits=(0, metric.limit), show=show)
 
 
 def _percent(value: float) -> str:
     return f"{100 * value:.0f}%"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}"
 
 
 def _numbers(measured: Sequence[_Metric], report: DemoReport) -> Markup:
@@ -331,138 +327,16 @@ def _compared(report: DemoReport) -> Markup:
 # --- pictures and answers -------------------------------------------------------------------------------
 
 
-def _open(path: Path, alt: str, side: int, made: MadeRows | None = None) -> Markup:
-    """The picture, with the boxes of what was read in it, or the reason why there is none."""
-    try:
-        picture = images.open_image(path, reduced_to=side)
-        small = max(picture.size) <= 256  # a small rendering keeps its pixels
-        uri = images.data_uri(picture, max_side=side, quality=None if small else 82)
-    except (LlavarError, OSError) as error:
-        return html.paragraph(f"No picture: {error}", kind="note")
-    if made and made.reading.lines:
-        return html.boxed_picture(uri, alt, made.reading.size, [line.box for line in made.reading.lines])
-    return html.picture(uri, alt)
-
-
-def _answer(label: str, answer: Answer) -> tuple[str, Child]:
-    if answer.failed:
-        return label, html.join(html.badge("failed", good=False), f" {answer.failed}")
-    if answer.right is None:
-        return label, html.quote(answer.text)
-    return label, html.join(
-        html.quote(answer.text), " ", html.badge("right" if answer.right else "wrong", good=answer.right)
-    )
-
-
 def _samples(report: DemoReport) -> Markup:
     cards = [
         html.card(
-            _asked(s.question, s.without, s.with_, s.reference),
-            head=_open(s.image, f"held-out picture, {s.task}", 384),
+            asked(s.question, s.without, s.with_, s.reference),
+            head=opened(s.image, f"held-out picture, {s.task}", 384),
         )
         for s in report.samples
     ]
     title = "The same questions to both models"
     return html.section(title, html.grid(cards), intro=report.samples_chosen or None)
-
-
-def _asked(question: str, without: Answer, with_: Answer, reference: str | None = None) -> Markup:
-    known = [("Right answer", html.quote(reference))] if reference is not None else []
-    both = (_answer("Without text-rich data", without), _answer("With text-rich data", with_))
-    return html.rows([("Question", html.quote(question)), *known, *both])
-
-
-def _turns(examples: Iterable[Example], stage: str) -> Iterator[tuple[str, Child]]:
-    for example in examples:
-        for turn in example.conversation.turns:
-            speaker = "user" if turn.role is Role.USER else "assistant"
-            yield f"{stage}, {speaker}", html.quote(turn.text)
-
-
-def _made(made: MadeRows) -> Markup:
-    """What was read and what rows came of it."""
-    lines = made.reading.lines
-    rest = f"... and {len(lines) - _MANY} more lines" if len(lines) > _MANY else None
-    read: list[Sequence[Child]] = [
-        (html.quote(line.text), f"{line.confidence:.2f}") for line in lines[:_MANY]
-    ]
-    pairs = [*_turns(made.stage1, "Stage 1"), *_turns(made.stage2, "Stage 2")]
-    return html.join(
-        html.table(("Read", "Confidence"), read, numeric=(1,))
-        if read
-        else html.paragraph("No text was read."),
-        html.paragraph(rest, kind="note") if rest else None,
-        html.rows([("Text that is in it", html.quote(made.truth))]) if made.truth else None,
-        html.rows(pairs) if pairs else html.paragraph("No row was made of it.", kind="note"),
-        html.bullets(f"Left out at {r.stage}: {r.reason}. {r.detail}" for r in made.rejects)
-        if made.rejects
-        else None,
-    )
-
-
-# --- the corpus -----------------------------------------------------------------------------------------
-
-
-def _corpus(corpus: CorpusSummary) -> Markup:
-    tiles = [
-        html.tile("Pictures kept", f"{corpus.kept} of {corpus.pictures}"),
-        *(html.tile(name, count) for name, count in corpus.rows),
-    ]
-    if corpus.ocr_cer:
-        low, high = (f"{100 * v:.1f}" for v in (corpus.ocr_cer.low, corpus.ocr_cer.high))
-        value = f"{100 * corpus.ocr_cer.value:.1f}%"
-        note = f"against the exact text of {corpus.ocr_cer.n} pictures; 95% interval {low} to {high}"
-        tiles.append(html.tile("Error of the OCR engine", value, note))
-    return html.section(
-        "What the data was made of",
-        html.grid(tiles),
-        _rejects(corpus.rejects),
-        html.grid(
-            [
-                html.card(
-                    _made(e), head=_open(e.image, "picture of the corpus with the boxes of its lines", 480, e)
-                )
-                for e in corpus.examples
-            ],
-            across=2,
-        ),
-        intro=f"Read by {corpus.engine}. A row keeps what the engine read, errors included.",
-    )
-
-
-def _rejects(rejects: Sequence[Reject]) -> Markup:
-    if not rejects:
-        return html.paragraph("Nothing was left out.", kind="note")
-    counts = Counter(f"{r.stage}: {r.reason}" for r in rejects)
-    listed: list[Sequence[Child]] = [(r.id, r.stage, r.reason, r.detail) for r in rejects[:200]]
-    more = f" (the first 200 of {len(rejects)})" if len(rejects) > 200 else ""
-    return html.join(
-        html.bars(
-            [(name, float(n)) for name, n in counts.most_common()], title="Left out, by step and reason"
-        ),
-        html.details(f"Each of them{more}", html.table(("Id", "Step", "Reason", "Detail"), listed)),
-    )
-
-
-def _own(own: Sequence[OwnPicture]) -> Markup:
-    return html.section(
-        "Your pictures",
-        html.grid([_own_card(picture) for picture in own], across=2),
-        intro="What the OCR engine read in them, the rows that were made, and what both models say. "
-        "Nobody has told the right answers, so nothing here is scored.",
-    )
-
-
-def _own_card(picture: OwnPicture) -> Markup:
-    return html.card(
-        html.heading(picture.image.name),
-        html.paragraph(picture.problem, kind="note") if picture.problem else None,
-        *(_asked(a.question, a.without, a.with_) for a in picture.answers),
-        html.details("What was read, and the rows made of it", _made(picture.made), opened=True)
-        if picture.made
-        else None,
-        head=_open(picture.image, picture.image.name, 640, picture.made),
-    )
 
 
 # --- training and time ----------------------------------------------------------------------------------
@@ -494,7 +368,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _times(timings: Sequence[Timing]) -> Markup:
+def times_section(timings: Sequence[Timing]) -> Markup:
     total = duration(sum(timing.seconds for timing in timings))
     return html.section(
         "How long it took",

@@ -11,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from llavar.evals import metrics, tasks
-from llavar.generate.base import Request
+from llavar.generate.base import Generator, Request
+from llavar.generate.hub import HubGenerator
 from llavar.generate.local import LocalGenerator, setup_of
 from llavar.records import Question, Task
 from llavar.study.nano import questions as drawn
+from llavar.train.hub import HubModel
 from llavar.train.look import Sample, Watch, Watched
 from llavar.train.material import Model
 
@@ -22,11 +24,14 @@ MOST = 32
 """Questions of a look: a look is to take seconds."""
 
 _PICTURES = 24
+_SIDE = 448
+"""Pixels of drawn pictures for a model that says for itself how large it sees them."""
+
 _METRIC = "anls"
 _NEW_TOKENS = 48
 
 
-def watcher(model: Model, data: str, out: Path, say: Callable[[str], None]) -> Watch:
+def watcher(model: Model | HubModel, data: str, out: Path, say: Callable[[str], None]) -> Watch:
     """What asks ``model`` as it is by then: greedily, as the finished model would be asked.
 
     ``data`` is a folder of one's own questions (``llavar tasks`` describes ``folder``); without one, pictures
@@ -35,7 +40,19 @@ def watcher(model: Model, data: str, out: Path, say: Callable[[str], None]) -> W
     Raises:
         NotFoundError, DataError: the folder holds no questions, or one of them cannot be used.
     """
-    asked, folder, metric = _own(Path(data), say) if data else _drawn(model, out)
+    asked, folder, metric = _own(Path(data), say) if data else _drawn(_side(model), out)
+    requests = [_request(question, folder, isinstance(model, HubModel)) for question in asked]
+
+    def watch() -> Watched:
+        # A generator of its own each time: the features that one remembers are those of an earlier step.
+        return scored(asked, _generator(model).answer(requests), metric)
+
+    return watch
+
+
+def _generator(model: Model | HubModel) -> Generator:
+    if isinstance(model, HubModel):
+        return HubGenerator(model.module, model.processor, name="in training")
     setup = replace(
         setup_of(model.folder, model.tokenizer),
         transform=model.transform,
@@ -43,14 +60,7 @@ def watcher(model: Model, data: str, out: Path, say: Callable[[str], None]) -> W
         size=model.image_size,
         image_tokens=model.image_tokens,
     )
-
-    def watch() -> Watched:
-        # A generator of its own each time: the features that one remembers are those of an earlier step.
-        generator = LocalGenerator(model.module, model.tokenizer, setup, name="in training", remember=MOST)
-        requests = [_request(question, folder) for question in asked]
-        return scored(asked, generator.answer(requests), metric)
-
-    return watch
+    return LocalGenerator(model.module, model.tokenizer, setup, name="in training", remember=MOST)
 
 
 def scored(asked: Sequence[Question], answers: Sequence[str], metric: str) -> Watched:
@@ -71,11 +81,12 @@ def scored(asked: Sequence[Question], answers: Sequence[str], metric: str) -> Wa
     return Watched(metric=metric, score=mean, samples=samples)
 
 
-def _request(question: Question, folder: Path) -> Request:
+def _request(question: Question, folder: Path, image_first: bool) -> Request:
     return Request(
         image=folder / question.image,
         question=question.text,
         max_new_tokens=_NEW_TOKENS,
+        image_first=image_first,
         id=question.id,
     )
 
@@ -88,10 +99,16 @@ def _own(data: Path, say: Callable[[str], None]) -> tuple[tuple[Question, ...], 
     return loaded.questions[:MOST], loaded.image_root, benchmark.metric
 
 
-def _drawn(model: Model, out: Path) -> tuple[tuple[Question, ...], Path, str]:
+def _side(model: Model | HubModel) -> int:
+    if isinstance(model, HubModel):
+        return _SIDE
+    return model.image_size * max(model.tiles.rows, model.tiles.columns)
+
+
+def _drawn(side: int, out: Path) -> tuple[tuple[Question, ...], Path, str]:
     exam = drawn.exam(_PICTURES, seed="watch")
     asked = [question for question in exam.questions if question.task is Task.VQA][:MOST]
     used = {question.image for question in asked}
     shown = {name: scene for name, scene in exam.scenes.items() if name in used}
-    drawn.write_pictures(shown, out / "watch", model.image_size * max(model.tiles.rows, model.tiles.columns))
+    drawn.write_pictures(shown, out / "watch", side)
     return tuple(asked), out / "watch", _METRIC

@@ -31,6 +31,7 @@ from llavar.study.nano.questions import HELD_OUT, exam, write_pictures
 from llavar.study.nano.tower import DenseHead, DenseObjective, TowerData
 from llavar.study.nano.tune import SceneObjective, TuneData
 from llavar.study.progress import Watch
+from llavar.train import metrics
 from llavar.train.config import LoopConfig, PartConfig, Precision
 from llavar.train.llava import DECODER, PROJECTOR
 from llavar.train.loop import Fitted, Objective, fit
@@ -91,7 +92,7 @@ def run(out: Path, settings: BuildSettings, *, quiet: bool = False) -> Made:
     _save(model, tokenizer, out / "nano")
     with watch.step("Exam"):
         report = _exam(out, settings, watch)
-    (out / "nano" / "README.md").write_text(_card(settings, report, watch), encoding="utf-8")
+    (out / "nano" / "README.md").write_text(_card(out, settings, report, watch), encoding="utf-8")
     watch.say(f"nano: {out / 'nano'}")
     return Made(nano=out / "nano", report=report, seconds=watch.total)
 
@@ -190,7 +191,15 @@ def _exam(out: Path, settings: BuildSettings, watch: Watch) -> Report:
     return evals.summarise(asked.questions, answers, "nano")
 
 
-def _card(settings: BuildSettings, report: Report, watch: Watch) -> str:
+def _curve(run: Path) -> str:
+    """A row of the card: the mean loss in each eighth of a run."""
+    losses = [tick.loss for tick in metrics.read(run / "metrics.jsonl")]
+    parts = [losses[len(losses) * k // 8 : max(len(losses) * (k + 1) // 8, 1)] for k in range(8)]
+    cells = (f"{sum(part) / len(part):.3f}" if part else "" for part in parts)
+    return f"| {run.name} | {' | '.join(cells)} |"
+
+
+def _card(out: Path, settings: BuildSettings, report: Report, watch: Watch) -> str:
     """The model card: what it is, how it was made, what it scores."""
     scores = "\n".join(
         f"| {name} | {score.value:.3f} | {score.low:.3f} to {score.high:.3f} | {score.n} |"
@@ -198,6 +207,7 @@ def _card(settings: BuildSettings, report: Report, watch: Watch) -> str:
     )
     steps = "\n".join(f"| {name} | {seconds / 60:.1f} |" for name, seconds in watch.seconds.items())
     numbers = "\n".join(f"| {name} | {value} |" for name, value in asdict(settings).items())
+    curves = "\n".join(_curve(out / name) for name in ("tower", "decoder", "stage1", "stage2"))
     commit = os.environ.get("LLAVAR_COMMIT", "")
     return f"""---
 license: apache-2.0
@@ -223,6 +233,12 @@ torch {torch.__version__}.
 | step | minutes |
 |---|---|
 {steps}
+
+Loss, the mean over each eighth of a step. Steps differ in what they are asked, so rows cannot be compared.
+
+| step | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 |
+|---|---|---|---|---|---|---|---|---|
+{curves}
 
 ## Scores
 

@@ -30,6 +30,7 @@ from llavar.render import grid as grids
 from llavar.render.layouts import Style, page, scene
 from llavar.render.scene import Scene
 from llavar.render.words import vocabulary
+from llavar.study.nano.lessons import enriched
 from llavar.study.nano.scenes import SHAPE_NAMES, facts, reading
 from llavar.train.loop import Size
 
@@ -55,7 +56,7 @@ class DecoderData:
 
     Over the first ``warm`` samples it only spells, one full line at first, more of them later: that is where
     most is learned for each token that is computed, and questions cannot be answered before. ``pages`` is the
-    share of samples that stay like this afterwards.
+    share of samples that stay like this afterwards. ``more`` and ``blank`` are those of :func:`lesson`.
     """
 
     patches: int = 12
@@ -68,6 +69,8 @@ class DecoderData:
     noise: float = 0.6
     warm: int = 9_600
     pages: float = 0.25
+    more: float = 0.0
+    blank: float = 0.0
     seed: str = "decoder"
 
 
@@ -185,7 +188,9 @@ def _sample(data: DecoderData, tokenizer: TextTokenizer, index: int) -> tuple[En
     style = Style(random_text=data.random_text)
     spelled, most = (1.0, 4 - 3 * ease) if ease else (data.pages, 4.0)
     name = f"{data.seed}:{index}"
-    drawn, conversation, is_page = lesson(name, rng, style, spelled, most, data.turns)
+    drawn, conversation, is_page = lesson(
+        name, rng, style, spelled, most, data.turns, more=data.more, blank=data.blank
+    )
     whole = 0.0 if is_page else data.whole
     cells = grids.grid(drawn, data.patches).cells()
     if rng.random() >= whole:
@@ -204,13 +209,30 @@ class Lesson(NamedTuple):
     is_page: bool
 
 
-def lesson(name: str, rng: random.Random, style: Style, spelled: float, most: float, turns: int) -> Lesson:
-    """Up to ``most`` lines of a page to be spelt (a share of ``spelled``), or a conversation on a scene."""
+def lesson(
+    name: str,
+    rng: random.Random,
+    style: Style,
+    spelled: float,
+    most: float,
+    turns: int,
+    *,
+    more: float = 0.0,
+    blank: float = 0.0,
+) -> Lesson:
+    """Up to ``most`` lines of a page to be spelt (a share of ``spelled``), or a conversation on a scene.
+
+    A share ``more`` of the conversations ends in questions of :mod:`llavar.study.nano.lessons`, and a share
+    ``blank`` of the scenes has no text.
+    """
     if spelled >= 1 or rng.random() < spelled:
         drawn = _lines(page(name, style), rng, most)
         return Lesson(drawn, spell(drawn, rng), True)
+    if blank and rng.random() < blank:
+        style = replace(style, max_lines=0)
     drawn = scene(name, style)
-    return Lesson(drawn, converse(drawn, rng, turns), False)
+    talk = converse(drawn, rng, turns)
+    return Lesson(drawn, enriched(talk, drawn, rng) if more and rng.random() < more else talk, False)
 
 
 def _with_before(cells: np.ndarray) -> np.ndarray:

@@ -30,8 +30,8 @@ from llavar.train.loop import Size
 class TuneData:
     """What is asked about how many scenes.
 
-    ``pages`` is the share of them that are lines of a page, to be spelt. A step is computed in ``parts``
-    micro-batches of like length.
+    ``pages`` is the share of them that are lines of a page, to be spelt; ``more`` and ``blank`` are those of
+    :func:`~llavar.study.nano.decoder.lesson`. A step is computed in ``parts`` micro-batches of like length.
     """
 
     size: int = 96
@@ -41,6 +41,8 @@ class TuneData:
     turns: int = 4
     pages: float = 0.3
     random_text: float = 0.45
+    more: float = 0.0
+    blank: float = 0.0
     seed: str = "tune"
 
 
@@ -90,8 +92,16 @@ class SceneObjective(LessonObjective):
     def sample(self, index: int) -> tuple[Encoded, NDArray[np.float32]]:
         name = f"{self.data.seed}:{index}"
         style = Style(random_text=self.data.random_text, wild=0.4)
+        data = self.data
         drawn, conversation, _ = lesson(
-            name, random.Random(name), style, self.data.pages, 4.0, self.data.turns
+            name,
+            random.Random(name),
+            style,
+            data.pages,
+            4.0,
+            data.turns,
+            more=data.more,
+            blank=data.blank,
         )
         row = Example(id=str(index), images=(str(index),), conversation=conversation)
         encoded = encode(

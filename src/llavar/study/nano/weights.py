@@ -30,8 +30,8 @@ def folder(name: str) -> Path:
     return found
 
 
-def base_folder(out: Path) -> Path:
-    """Nano with its projector reset to random numbers, as a model folder at ``out``, made if absent.
+def base_folder(out: Path, *, seed: int = 0) -> Path:
+    """Nano with its projector reset to the random numbers of ``seed``, at ``out``, made if absent.
 
     What is left knows letters (the tower) and how to answer questions about what a projector gives it (the
     decoder), but nothing connects the two: it cannot read.
@@ -44,7 +44,7 @@ def base_folder(out: Path) -> Path:
 
     nano = folder("nano")
     shape = LlavaShape.from_config(folders.read_document(nano, "config.json"))
-    fresh = hf.build_llava(shape, seed=0)
+    fresh = hf.build_llava(shape, seed=seed)
     state = fresh.state_dict()
     names = folders.hub_names(state)
     for key, tensor in folders.read_tensors(folders.open_weights(nano)).items():
