@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test test-half test-rest lint clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -55,8 +55,18 @@ lint: install
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+# Two processes of one thread each: on two cores half the time, and threads that wait for each other are the slowest.
+HALF := tests/corpus tests/models tests/train
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -p no:cacheprovider
+
 test: lint
-	$(BIN)/pytest
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-half test-rest
+
+test-half:
+	$(PYTEST) $(HALF)
+
+test-rest:
+	$(PYTEST) tests $(HALF:%=--ignore=%)
 
 # What commands made, but never runs/: it holds results.
 clean:
