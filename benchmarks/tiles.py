@@ -2,13 +2,14 @@
 
 Starts from the shipped nano and trains projector and decoder on, as in stage 2, on scenes drawn afresh::
 
-    tiles   text half as high as nano's own, seen as an overview and 2 x 2 tiles
+    tiles   text half as high as nano's own, seen as an overview and 2 x 2 tiles; which overlap in round 3
     whole   the same pictures, seen once: the control
     large   text as high as nano's own, seen once: what so much more training does by itself
 
-``train`` goes on where it was stopped and leaves a model in RUN/ARM-2/model. ``exam`` asks the shipped nano
-and every arm that is finished to read the same held-out texts, large (h) and half as high (h/2), and writes
-benchmarks/results/tiles.json: character error rates with intervals from resampling pictures.
+``train`` goes on where it was stopped and leaves a model of every round in RUN/ARM-ROUND/model. ``exam`` asks
+the shipped nano and what is finished of the last two rounds to read the same held-out texts, large (h) and
+half as high (h/2), and writes benchmarks/results/tiles.json: character error rates with intervals from
+resampling pictures, for all of them, and apart for those with a line across the middle, where tiles meet.
 """
 
 from __future__ import annotations
@@ -67,17 +68,22 @@ def attention_in_blocks(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """One training: each arm goes through all of them, the next from what the last one left."""
+    """One training: each arm goes through all of them, the next from what the last one left.
+
+    ``overlap`` is what neighbouring tiles share, in percent of a tile's side.
+    """
 
     steps: int
     seed: str
     projector: float
     decoder: float
+    overlap: int = 0
 
 
 ROUNDS = (
     Round(steps=1200, seed="small", projector=1e-3, decoder=6e-4),
     Round(steps=300, seed="more", projector=5e-4, decoder=4e-4),
+    Round(steps=1150, seed="overlap", projector=7.5e-4, decoder=6e-4, overlap=17),
 )
 
 
@@ -108,7 +114,7 @@ def train_round(arm: str, settings: Round, start: Path, out: Path) -> None:
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     tokenizer = load_tokenizer(start)
-    tiles = Tiles(rows=2, columns=2) if arm == "tiles" else WHOLE
+    tiles = Tiles(rows=2, columns=2, overlap=settings.overlap) if arm == "tiles" else WHOLE
     AttentionInterface.register("in_blocks", attention_in_blocks)
     model: Any = hf.load_llava(start, attention="in_blocks" if arm == "tiles" else "eager")
     hf.disable_cache(model)
@@ -159,28 +165,41 @@ PARTS = {
 }
 
 
-def draw(part: str, folder: Path) -> dict[str, str]:
-    """Pictures of a part, large and small, in ``folder``; their texts by name.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What is written in a picture, and whether a line of the small one crosses where 2 x 2 tiles meet."""
+
+    text: str
+    crossed: bool
+
+
+def draw(part: str, folder: Path) -> dict[str, Shown]:
+    """Pictures of a part, large and small, in ``folder``; what they show by name.
 
     Text is 48 pixels high or more in both: the large scenes are drawn at 384 pixels, the small at 768.
     """
-    texts: dict[str, str] = {}
+    shown: dict[str, Shown] = {}
     for number in range(PARTS[part].pictures):
         rng = random.Random(f"{part}:{number}")
         drawn = scene(f"tiles:{part}:{number}", PARTS[part].style)
         if not drawn.text.strip():
             continue
         name = f"{part}-{number:04d}.png"
-        texts[name] = drawn.text
-        for height, shown, size in (("h", drawn, 384), ("h/2", anywhere(drawn, 0.5, rng), 768)):
+        small = anywhere(drawn, 0.5, rng)
+        boxes = [line.box for line in small.lines]
+        shown[name] = Shown(
+            text=drawn.text,
+            crossed=any(box.left < 0.5 < box.right or box.top < 0.5 < box.bottom for box in boxes),
+        )
+        for height, scaled, size in (("h", drawn, 384), ("h/2", small, 768)):
             path = folder / HEIGHTS[height] / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
-                paint(shown, size, noise_seed=number).save(path)
-    return texts
+                paint(scaled, size, noise_seed=number).save(path)
+    return shown
 
 
-def read(model: Path, folder: Path, texts: dict[str, str]) -> list[tuple[int, int]]:
+def read(model: Path, folder: Path, shown: dict[str, Shown]) -> list[tuple[int, int]]:
     """Edits and characters of every picture, asked to be transcribed as in nano's own exam."""
     from llavar.evals.metrics.text import transcription_counts
     from llavar.generate.base import Request
@@ -190,10 +209,12 @@ def read(model: Path, folder: Path, texts: dict[str, str]) -> list[tuple[int, in
         wording = question(QuestionKind.TRANSCRIBE, random.Random(name), held_out=False)
         return Request(image=folder / name, question=wording, max_new_tokens=64)
 
-    generator, names, answers = LocalGenerator.load(model), list(texts), []
+    generator, names, answers = LocalGenerator.load(model), list(shown), []
     for first in range(0, len(names), 10):
         answers += generator.answer([asked(name) for name in names[first : first + 10]])
-    return [transcription_counts(said, (texts[name],)) for name, said in zip(names, answers, strict=True)]
+    return [
+        transcription_counts(said, (shown[name].text,)) for name, said in zip(names, answers, strict=True)
+    ]
 
 
 def exam(run: Path, out: Path) -> None:
@@ -202,30 +223,42 @@ def exam(run: Path, out: Path) -> None:
     from llavar.study.nano import weights
 
     models = {"nano": weights.folder("nano")}
-    last = {arm: run / f"{arm}-{len(ROUNDS)}" / "model" for arm in ARMS}
-    models |= {arm: folder for arm, folder in last.items() if (folder / weights.LAST_FILE).is_file()}
+    folders = (run / f"{arm}-{number}" for arm in ARMS for number in range(2, len(ROUNDS) + 1))
+    models |= {
+        folder.name: folder / "model"
+        for folder in folders
+        if (folder / "model" / weights.LAST_FILE).is_file()
+    }
+    best = f"tiles-{len(ROUNDS)} at h/2"
     document: dict[str, Any] = {"question": __doc__.splitlines()[0], "arms": _arms(run), "parts": {}}
     for part, about in PARTS.items():
-        texts = draw(part, run / "exam")
+        shown = draw(part, run / "exam")
+        crossed = [one.crossed for one in shown.values()]
         counts: dict[str, list[tuple[int, int]]] = {}
         for name, folder in models.items():
             for height, place in HEIGHTS.items():
-                counts[f"{name} at {height}"] = read(folder, run / "exam" / place, texts)
-        held = {name: asdict(bootstrap(values)) for name, values in counts.items()}
-        wanted = [
-            (one, "tiles at h/2") for one in counts if one != "tiles at h/2" and "tiles at h/2" in counts
-        ]
-        compared = {
-            f"{other} minus {one}": asdict(paired(counts[one], counts[other])) for one, other in wanted
+                counts[f"{name} at {height}"] = read(folder, run / "exam" / place, shown)
+        wanted = [one for one in counts if one != best and best in counts]
+        held = {
+            name: {
+                **asdict(bootstrap(values)),
+                "crossed": asdict(bootstrap([v for v, over in zip(values, crossed, strict=True) if over])),
+                "apart": asdict(bootstrap([v for v, over in zip(values, crossed, strict=True) if not over])),
+            }
+            for name, values in counts.items()
         }
         document["parts"][part] = {
             "about": about.about,
-            "pictures": len(texts),
+            "pictures": len(shown),
+            "crossed": sum(crossed),
             "character_error_rate": held,
-            "paired": compared,
+            "paired": {f"{best} minus {one}": asdict(paired(counts[one], counts[best])) for one in wanted},
         }
         for name, score in held.items():
-            print(f"{part:6} {name:14} CER {score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})")
+            print(
+                f"{part:6} {name:14} CER {score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f}), "
+                f"across the middle {score['crossed']['value']:.3f}, apart {score['apart']['value']:.3f}"
+            )
     out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

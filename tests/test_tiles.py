@@ -63,6 +63,30 @@ def test_cells_put_together_are_the_large_picture(
         assert np.array_equal(np.concatenate(lines, axis=1), images.normalize(large))
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    rows=st.integers(1, 3),
+    columns=st.integers(2, 3),
+    overlap=st.integers(1, 50),
+    size=st.integers(4, 30),
+    transform=st.sampled_from(list(Transform)),
+)
+def test_cells_that_overlap_share_what_they_say(
+    rows: int, columns: int, overlap: int, size: int, transform: Transform
+):
+    tiles, image = Tiles(rows=rows, columns=columns, overlap=overlap), noise(61, 47)
+    width, height = tiles.extent(size)
+    shared = round(size * overlap / 100)
+    assert (width, height) == (columns * size - (columns - 1) * shared, rows * size - (rows - 1) * shared)
+    whole = images.normalize(images.view(image, transform=transform, size=(width, height)))
+    found = images.view_pixels(image, tiles=tiles, transform=transform, size=size)[1:]
+    for (left, top), cell in zip(tiles.corners(size), found, strict=True):
+        assert np.array_equal(cell, whole[:, top : top + size, left : left + size])
+    assert tiles.corners(size)[-1] == (width - size, height - size)
+    if shared:
+        assert np.array_equal(found[0][:, :, -shared:], found[1][:, :, :shared])
+
+
 def test_a_wide_grid_keeps_the_shape_of_what_is_shown():
     """A wide picture fills a grid of one row with less around it than a square has."""
     image = Image.new("RGB", (40, 20), "white")
@@ -93,13 +117,39 @@ def test_limits_hold_for_tiles_and_a_broken_picture_is_an_error():
 def test_tiles_are_written_as_rows_and_columns():
     assert Tiles.parse("2x3") == Tiles(rows=2, columns=3)
     assert str(Tiles(rows=2, columns=3)) == "2x3"
+    assert Tiles.parse("2x3+17%") == Tiles(rows=2, columns=3, overlap=17)
+    assert str(Tiles(rows=2, columns=3, overlap=17)) == "2x3+17%"
+    assert Tiles.parse("1x2+10%").views == 3
     assert (WHOLE.views, Tiles.parse("2x2").views, Tiles.parse("1x2").views) == (1, 5, 3)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "2", "2x", "x2", "2 x 2", "2x2x2", "-1x2", "0x2", "2x9", "9999x1", "٢x٢"]
+    "text",
+    [
+        "",
+        "2",
+        "2x",
+        "x2",
+        "2 x 2",
+        "2x2x2",
+        "-1x2",
+        "0x2",
+        "2x9",
+        "9999x1",
+        "٢x٢",
+        "2x2+17",
+        "2x2+%",
+        "2x2-5%",
+    ],
 )
 def test_other_tiles_are_refused_with_what_is_possible(text: str):
     with pytest.raises(ConfigError, match="ROWSxCOLUMNS"):
         Tiles.parse(text)
     assert MOST_TILES == 8
+
+
+def test_how_much_tiles_may_overlap():
+    with pytest.raises(ConfigError, match="tiles overlap by 51 %; give 0 to 50"):
+        Tiles.parse("2x2+51%")
+    with pytest.raises(ConfigError, match="one tile has no neighbour"):
+        Tiles.parse("1x1+10%")

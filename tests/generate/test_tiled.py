@@ -160,9 +160,12 @@ def test_tiles_that_cannot_be_are_an_error_of_the_folder(tmp_path: Path, folder:
 def test_the_card_says_how_stock_engines_are_given_the_views():
     told = pictures_in_tiles(FOUR, 96, Transform.PAD)
     assert "in 5 views of 96 x 96 pixels" in told
-    assert "192 x 192 pixels" in told
+    assert "192 x 192\npixels" in told
     assert 'Tiles.parse("2x2"), transform="pad", size=96' in told
     assert pictures_in_tiles(WHOLE, 96, Transform.PAD) == ""
+    shared = pictures_in_tiles(Tiles.parse("2x2+17%"), 96, Transform.PAD)
+    assert "2 tiles, of which neighbours share 16 pixels, which are cut from" in shared
+    assert "176 x 176\npixels" in shared
 
 
 def test_people_see_the_tiles_that_the_model_sees(

@@ -27,7 +27,10 @@ def add(commands: Commands) -> None:
         "--image-tokens", type=count, metavar="N", help="tokens of a picture (default: 576; nano: 144)"
     )
     parser.add_argument(
-        "--tiles", default="1x1", metavar="ROWSxCOLUMNS", help="pictures as an overview and tiles, as 2x2"
+        "--tiles",
+        default="1x1",
+        metavar="ROWSxCOLUMNS",
+        help="pictures as an overview and tiles: 2x2, 2x2+17%%",
     )
     parser.add_argument(
         "--no-start-end", action="store_true", help="no <im_start> and <im_end> around pictures"

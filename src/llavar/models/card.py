@@ -159,14 +159,15 @@ def pictures_in_tiles(tiles: Tiles, size: int, transform: Transform) -> str:
     """What a card says of a model that sees a picture in several views; nothing of one that does not."""
     if tiles == WHOLE:
         return ""
+    width, height = tiles.extent(size)
+    shared = f", of which neighbours share {size - tiles.step(size)} pixels" if tiles.overlap else ""
     return f"""
 ## Pictures
 
 This model sees each picture in {tiles.views} views of {size} x {size} pixels: the whole of it, and then
-{tiles.rows} rows of {tiles.columns} tiles, which are cut from the picture at {size * tiles.columns} x \
-{size * tiles.rows} pixels
-(`{transform.value}`). `llavar` does so by itself, as `llavar_tiles` in `preprocessor_config.json` says. For
-stock engines they are {tiles.views} pictures, one after the other, before the question:
+{tiles.rows} rows of {tiles.columns} tiles{shared}, which are cut from the picture at {width} x {height}
+pixels (`{transform.value}`). `llavar` does so by itself (`llavar_tiles` in `preprocessor_config.json`).
+For stock engines they are {tiles.views} pictures, one after the other, before the question:
 ```python
 from llavar.images import Tiles, views
 from transformers import AutoProcessor

@@ -102,7 +102,7 @@ def _own(data: Path, say: Callable[[str], None]) -> tuple[tuple[Question, ...], 
 def _side(model: Model | HubModel) -> int:
     if isinstance(model, HubModel):
         return _SIDE
-    return model.image_size * max(model.tiles.rows, model.tiles.columns)
+    return max(model.tiles.extent(model.image_size))
 
 
 def _drawn(side: int, out: Path) -> tuple[tuple[Question, ...], Path, str]:

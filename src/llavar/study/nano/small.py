@@ -103,7 +103,7 @@ def seen(drawn: Scene, size: int, tiles: Tiles, index: int) -> NDArray[np.float3
 
     Every second scene is drawn at twice the size and brought down; ``index`` also seeds the noise.
     """
-    side = size * max(tiles.rows, tiles.columns)
+    side = max(tiles.extent(size))
     image = paint(drawn, side * (1 + index % 2), noise_seed=index)
     if image.width != side:
         image = image.resize((side, side), resample=Image.Resampling.BICUBIC)
