@@ -168,7 +168,7 @@ def duplicates(count: int) -> dict[str, Any]:
 
 
 def _judged(stage: NearStage, items: Sequence[Item], count: int) -> dict[str, Any]:
-    ended = [one for one in stage.apply(stage.decide([list(items)]), items) if isinstance(one, Reject)]
+    ended = [one for one in stage.judge(stage.decide([list(items)]))(items) if isinstance(one, Reject)]
     right = [one for one in ended if _original(one.id) == _original(one.detail.split(",")[0])]
     by_edit = Counter(one.id.partition("/")[2] for one in right)
     return {

@@ -16,7 +16,9 @@ from llavar.recipes import catalogue
 
 ROOT = Path(__file__).resolve().parent.parent
 REPRODUCE = ROOT / "docs" / "reproduce.md"
+CORPUS = ROOT / "docs" / "corpus.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SPAN = re.compile(r"`llavar (corpus [a-z][^`]*)`")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^(?:torchrun [^|]*? -m llavar|(?:\.venv/bin/)?llavar) (.+)$")
 ABRIDGED = re.compile(r"\.\.\.|[|\[\]]")
@@ -75,6 +77,40 @@ def test_recipes_of_corpora_in_the_walk_are_recipes(tmp_path: Path) -> None:
     for name, block in zip(names, blocks, strict=True):
         (tmp_path / name).write_text(block, encoding="utf-8")
         read_recipe(tmp_path / name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_on_corpora_within_a_sentence_have_the_options_they_name(
+    page: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for span in SPAN.findall(page.read_text(encoding="utf-8")):
+        words = span.split()
+        with pytest.raises(SystemExit) as ended:
+            cli._parsed([*words[:2], "--help"])
+        said = capsys.readouterr().out
+        assert ended.value.code == 0, span
+        for option in re.findall(r"(?<!\S)--[a-z0-9-]+", span):
+            assert re.search(rf"(?<!\S){option}\b", said), f"{page.name}: llavar {span}"
+
+
+def test_every_command_on_corpora_is_in_their_document(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli._parsed(["corpus", "--help"])
+    there = set(re.findall(r"^    ([a-z]+) ", capsys.readouterr().out, re.MULTILINE))
+    assert {"run", "status", "explain", "check", "clean"} <= there
+    text = CORPUS.read_text(encoding="utf-8")
+    table = set(re.findall(r"^\| `([a-z]+)` \|", text, re.MULTILINE))
+    assert there <= table | set(re.findall(r"llavar corpus ([a-z]+)", text))
+
+
+def test_recipes_in_the_document_on_corpora_are_recipes(tmp_path: Path) -> None:
+    blocks = [block for language, block in BLOCK.findall(CORPUS.read_text("utf-8")) if language == "yaml"]
+    assert len(blocks) > 5
+    for number, block in enumerate(blocks):
+        path = tmp_path / f"{number}.yaml"
+        given = "" if re.search(r"^source:", block, re.MULTILINE) else "source: {folder: pictures}\n"
+        path.write_text(given + block, encoding="utf-8")
+        read_recipe(path)
 
 
 def test_what_the_walk_plans_is_what_the_plan_says(capsys: pytest.CaptureFixture[str]) -> None:

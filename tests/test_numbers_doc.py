@@ -124,12 +124,15 @@ def test_overhead_above_its_goal_is_said(figures_corpus: ModuleType, overhead: f
         "stage1_rows": 3,
         "stage2_rows": 2,
         "kept_by_stage": {"select": 4, "teach": 3},
-        "overhead_over_the_engine": overhead,
+        "overhead_over_opening_and_engine": overhead,
+        "overhead_over_the_engine": 0.04,
         "overhead_with_start": 0.5,
+        "milliseconds_a_picture_by_stage": {"open": 4.0, "elsewhere": 0.5},
     }
     text = figures_corpus.corpus({"end": part})
     assert f"(goal: at most 3 %, {goal})" in text
     assert "kept: 4 by `select`, 3 by `teach`" in text
+    assert "4.0 `open`, 0.5 elsewhere." in text
 
 
 def test_a_peer_that_did_not_fetch_is_named(figures_corpus: ModuleType) -> None:

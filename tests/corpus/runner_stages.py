@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from llavar.corpus.item import Item, Origin
-from llavar.corpus.stage import Outcome
+from llavar.corpus.stage import Judge, Outcome
 from llavar.errors import ModelError
 from llavar.records import Reject
 
@@ -125,9 +125,9 @@ class Whole:
                 first.setdefault(item.origin.caption[-1], item.id)
         return json.dumps(first).encode()
 
-    def apply(self, decision: bytes, items: Sequence[Item]) -> list[Outcome]:
+    def judge(self, decision: bytes) -> Judge:
         first = json.loads(decision)
-        return [
+        return lambda items: [
             item
             if first[item.origin.caption[-1]] == item.id
             else Reject(id=item.id, stage=self.name, reason="seen before", detail=self.settings.note)

@@ -149,7 +149,8 @@ def shards(points: np.ndarray, size: int = 7) -> list[list[Item]]:
 def outcomes(stage: GatherStage, given_: list[list[Item]]) -> list[Outcome]:
     decision = stage.decide(given_)
     assert decision == stage.decide(given_)
-    return [outcome for items in given_ for outcome in stage.apply(decision, items)]
+    judge = stage.judge(decision)
+    return [outcome for items in given_ for outcome in judge(items)]
 
 
 def numbers(found: list[Outcome]) -> list[int]:
@@ -161,7 +162,7 @@ def test_every_item_gets_its_cluster_and_loses_its_features():
     found = outcomes(stage, shards(groups(3, 20)))
     assert all(isinstance(one, Item) and one.features is None for one in found)
     assert sorted(Counter(numbers(found)).values()) == [20, 20, 20]
-    assert stage.apply(stage.decide(shards(groups(3, 20))), []) == []
+    assert stage.judge(stage.decide(shards(groups(3, 20))))([]) == []
 
 
 def test_a_sample_is_enough_and_does_not_depend_on_the_shards():

@@ -53,6 +53,14 @@ def test_tasks_are_taken_as_they_are_needed(work: ModuleType):
         assert not crew._hired  # whoever gives up in the middle has ended the processes
 
 
+def test_the_next_task_is_given_before_a_result_is_looked_at(work: ModuleType):
+    with Crew(maker=work.Doubling(), workers=1, time_limit=30.0) as crew:
+        results = crew.results((number, number) for number in range(3))
+        assert next(results) == (0, 0)
+        assert [worker.job and worker.job.key for worker in crew._hired] == [1]
+        assert list(results) == [(1, 2), (2, 4)]
+
+
 @pytest.mark.parametrize(
     ("loads", "error", "sentence"),
     [

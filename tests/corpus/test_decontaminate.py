@@ -81,7 +81,8 @@ def test_equal_files_equal_pixels_and_edited_copies_are_kept_out_and_others_pass
     stage = DecontaminateStage(known=hashes)
     shards = [items[:2], [*items[2:], fetched, bare]]
     decision = stage.decide(shards)
-    outcomes = [outcome for shard in shards for outcome in stage.apply(decision, shard)]
+    judge = stage.judge(decision)
+    outcomes = [outcome for shard in shards for outcome in judge(shard)]
     found = {one.id: one.reason for one in outcomes if isinstance(one, Reject)}
     assert found == {
         "file.png": LeakReason.FILE,
@@ -94,6 +95,17 @@ def test_equal_files_equal_pixels_and_edited_copies_are_kept_out_and_others_pass
     assert near.detail.endswith(" of 256 bits differ")
     strict = replace(stage, max_bits=0)
     assert "other.png" not in json.loads(strict.decide(shards))
+
+
+def test_shards_are_searched_as_if_there_were_one(hashes: tuple[EvalHash, ...], tmp_path: Path):
+    items = [item(tmp_path, f"{n}.jpg", noise(n).resize((180, 135)), quality=80) for n in range(6)]
+    for known in (hashes, hashes[:1]):
+        stage = DecontaminateStage(known=known)
+        whole = stage.decide([items])
+        assert set(json.loads(whole)) == {f"{n}.jpg" for n in range(len(known))}
+        for size in (1, 2, 4):
+            assert stage.decide([items[at : at + size] for at in range(0, 6, size)]) == whole
+    assert DecontaminateStage(known=hashes).decide([[]]) == b"{}"
 
 
 def test_the_set_that_is_most_alike_is_named(hashes: tuple[EvalHash, ...], tmp_path: Path):

@@ -33,7 +33,8 @@ def item(name: str, *, sha: int = 0, pixels: int = 0, bits: int = 0, text: str =
 
 def ended(stage: ExactStage | NearStage, *shards: list[Item]) -> dict[str, tuple[str, str]]:
     decision = stage.decide(shards)
-    outcomes: list[Outcome] = [outcome for items in shards for outcome in stage.apply(decision, items)]
+    judge = stage.judge(decision)
+    outcomes: list[Outcome] = [outcome for items in shards for outcome in judge(items)]
     assert [outcome.id for outcome in outcomes] == [one.id for items in shards for one in items]
     return {one.id: (one.reason, one.detail) for one in outcomes if isinstance(one, Reject)}
 
@@ -187,7 +188,7 @@ def test_what_only_the_comparison_needed_is_gone_behind_it():
     stage, one = NearStage(), read("a", quote("one"), "one")
     assert one.fingerprint is not None
     assert one.fingerprint.content
-    (kept,) = stage.apply(stage.decide([[one]]), [one])
+    (kept,) = stage.judge(stage.decide([[one]]))([one])
     assert isinstance(kept, Item)
     assert kept.fingerprint == replace(one.fingerprint, content="")
 

@@ -253,3 +253,10 @@ def test_a_file_that_is_no_picture_any_more_is_a_reject(place: Place) -> None:
     (ended,) = [one.reject for rejects in Corpus(place.root).rejected("open") for one in rejects]
     assert (ended.id, ended.reason) == ("61.png", "the picture cannot be opened")
     assert len(place.rows()) == 4
+
+
+def test_what_is_left_out_is_called_by_its_place_in_the_folder(tmp_path: Path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "notes.txt").write_text("no picture")
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    assert [one.id for one in Folder(path=tmp_path).items()] == ["sub/notes.txt", "a.png"]

@@ -12,7 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from llavar.corpus.likeness import BITS, KEYS, SIDE, content, equal_rows, fewest_bits, keys_of, same_words
+from llavar.corpus.likeness import (
+    BITS,
+    KEYS,
+    SIDE,
+    _not_flat,
+    _spans,
+    content,
+    equal_rows,
+    fewest_bits,
+    keys_of,
+    same_words,
+)
 
 KEYS_OF_HOURS = [1805164341815554842, 4708993229092910863]
 """The first two of the keys of "Open daily 9-17"."""
@@ -154,3 +165,24 @@ def test_groups_are_of_all_equal_rows(rows: list[tuple[int, int]]):
     found = [group.tolist() for group in equal_rows(np.array(rows, dtype=np.uint8).reshape(-1, 2))]
     places = {row: [place for place, other in enumerate(rows) if other == row] for row in rows}
     assert sorted(found) == sorted(group for group in places.values() if len(group) > 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (40, 31), (20, 32), (17, 100), (64, 512)])
+def test_spans_are_of_the_means_of_parts(shape: tuple[int, int]):
+    grey = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    edges = sorted({int(edge) for edge in np.linspace(0, shape[1], 32, endpoint=False)})
+    parts = [grey[:, start:end] for start, end in zip(edges, [*edges[1:], shape[1]], strict=True)]
+    means = np.stack([part.sum(axis=1) / part.shape[1] for part in parts], axis=1)
+    assert np.array_equal(_spans(grey), np.ptp(means, axis=1))
+    assert np.array_equal(_spans(grey.T[::-1]), _spans(np.ascontiguousarray(grey.T[::-1])))
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 40), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_margins_end_where_the_first_row_is_not_flat(above: int, below: int, rows: int, seed: int):
+    inner = np.random.default_rng(seed).integers(0, 256, (rows, 40), dtype=np.uint8)
+    inner[[0, -1], :20], inner[[0, -1], 20:] = 0, 255
+    grey = np.pad(inner, ((above, below), (0, 0)), constant_values=100)
+    assert _not_flat(grey) == (above, above + rows)
+    assert _not_flat(np.ascontiguousarray(grey.T).T) == (above, above + rows)
+    assert _not_flat(grey[:above]) is None

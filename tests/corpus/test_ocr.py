@@ -140,7 +140,8 @@ def test_a_large_jpeg_of_known_size_is_read_from_a_part_of_its_pixels(
 ) -> None:
     seen: list[int | None] = []
 
-    def noting(path: Path, reduced_to: int | None = None) -> Image.Image:
+    def noting(path: Path, reduced_to: int | None = None, called: str | None = None) -> Image.Image:
+        assert called is None
         seen.append(reduced_to)
         return open_image(path, reduced_to=reduced_to)
 

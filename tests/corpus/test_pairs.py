@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from llavar.corpus.pairs import PairReason, PairSettings, confident, pair, transcription
-from llavar.corpus.wordings import STAGE1_WORDINGS
-from llavar.errors import ConfigError
+from llavar.corpus.recipe import read_recipe
+from llavar.corpus.wordings import REQUESTS, STAGE1_WORDINGS, read_requests
+from llavar.errors import ConfigError, NotFoundError
 from llavar.records import IMAGE_TAG, Box, Example, Line, Reading, Reject, Role
 
 BOX = Box(left=0, top=0, right=1, bottom=1)
@@ -82,3 +85,35 @@ def test_settings_out_of_range_are_refused() -> None:
         PairSettings(min_confidence=2)
     with pytest.raises(ConfigError, match="min_chars is 9 and max_chars 8"):
         PairSettings(min_chars=9, max_chars=8)
+
+
+def test_wordings_are_a_plain_file_that_a_recipe_may_replace(tmp_path: Path) -> None:
+    assert REQUESTS.read_text("utf-8").splitlines() == list(STAGE1_WORDINGS)
+    (tmp_path / "mine.txt").write_text("\ufeffLies vor.\n\n  Was steht da?  \n", encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text("source: {folder: p}\npairs: {wordings: mine.txt}\n")
+    settings = read_recipe(tmp_path / "recipe.yaml").pairs
+    assert settings.wordings == ("Lies vor.", "Was steht da?")
+    asked = {row(reading("text"), str(n), settings).conversation.turns[0].text for n in range(40)}
+    assert {text.replace(IMAGE_TAG, "").strip() for text in asked} == set(settings.wordings)
+    (tmp_path / "recipe.yaml").write_text("source: {folder: p}\npairs: {wordings: [Lies das.]}\n")
+    assert read_recipe(tmp_path / "recipe.yaml").pairs.wordings == ("Lies das.",)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "there are 0 wordings"),
+        (b"Read <image>", "holds control strings"),
+        (b"a" * 501, "has 501 characters"),
+        (b"one\none\n", "there twice"),
+        (b"\xff\xfe\x00", "no UTF-8 text"),
+    ],
+)
+def test_wordings_that_cannot_be_used_are_refused(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "w.txt").write_bytes(content)
+    with pytest.raises(ConfigError, match=said):
+        read_requests(tmp_path / "w.txt")
+    with pytest.raises(NotFoundError, match="no file"):
+        PairSettings(wordings=Path("none.txt")).within(tmp_path)
+    with pytest.raises(ConfigError, match="there are 0 wordings"):
+        PairSettings(wordings=()).within(tmp_path)

@@ -367,3 +367,16 @@ def test_without_parquet_one_sentence_says_what_to_install(tmp_path: Path, monke
         MissingExtraError, match=r"Parquet files.* 'pyarrow': run  pip install 'llavar\[ocr\]'"
     ):
         Corpus(tmp_path)
+
+
+def test_a_decision_is_parsed_once_for_all_shards(tmp_path: Path, stages: ModuleType):
+    parsed: list[bytes] = []
+
+    class Counting(stages.Whole):
+        def judge(self, decision: bytes) -> object:
+            parsed.append(decision)
+            return super().judge(decision)
+
+    summary = run(tmp_path, stages, whole=Counting())
+    assert summary.stages[-1].shards == 5
+    assert len(parsed) == 1

@@ -12,7 +12,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llavar.cli import corpus_cluster, corpus_data, corpus_ray, corpus_stage, corpus_teach
+from llavar.cli import (
+    corpus_clean,
+    corpus_cluster,
+    corpus_data,
+    corpus_ray,
+    corpus_stage,
+    corpus_teach,
+)
 from llavar.cli.arguments import Commands
 
 if TYPE_CHECKING:
@@ -43,6 +50,7 @@ def add(commands: Commands) -> None:
     explain.add_argument("row", metavar="ROW", help="the id of a row or of a reject")
     explain.set_defaults(command=_explain)
     corpus_data.add(parts)
+    corpus_clean.add(parts)
 
 
 def _add_run(parts: Commands) -> None:
@@ -136,6 +144,8 @@ class _Lines:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from llavar.corpus.fetch import FOLDER as FETCHED
+    from llavar.corpus.fetch import STAGE as FETCH
     from llavar.corpus.products import status_of
     from llavar.corpus.select import METADATA, unknown
     from llavar.corpus.shards import existing
@@ -147,6 +157,8 @@ def _status(arguments: argparse.Namespace) -> int:
     if any(stage.stage == METADATA for stage in corpus.chain()):
         passed = unknown(corpus.items(METADATA))
         print(f"metadata  passed unknown: {passed.watermark} on watermarks, {passed.unsafe} on safety")
+    if any(stage.stage == FETCH for stage in corpus.chain()) and not (corpus.root / FETCHED).is_dir():
+        print(f"{FETCHED}/ was removed: pictures that have to be opened anew are fetched again")
     spent = spent_in(arguments.corpus)
     if spent.replies:
         print(f" teacher  {spent.replies} replies, {spent.tokens} tokens, cost {spent.cost:.4f}")

@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from llavar.corpus.crew import Maker
 from llavar.corpus.item import Features, Item, Scores
 from llavar.corpus.sight import device_of, picture_of
-from llavar.corpus.stage import Outcome
+from llavar.corpus.stage import Judge, Outcome
 from llavar.errors import ConfigError, DataError, ImageError, NotFoundError
 from llavar.records import Reject
 
@@ -273,11 +273,16 @@ class ClusterStage:
         rows = tuple(tuple(round(float(value), 6) for value in row) for row in centres)
         return _CENTRES.dump_json(Centres(encoder=encoder, centres=rows))
 
-    def apply(self, decision: bytes, items: Sequence[Item]) -> list[Outcome]:
-        if not items:
-            return []
-        nearest, _ = assigned(vectors(items), parsed_centres(decision).matrix())
-        return [_placed(item, int(number)) for item, number in zip(items, nearest, strict=True)]
+    def judge(self, decision: bytes) -> Judge:
+        centres = parsed_centres(decision).matrix()
+
+        def placed(items: Sequence[Item]) -> list[Outcome]:
+            if not items:
+                return []
+            nearest, _ = assigned(vectors(items), centres)
+            return [_placed(item, int(number)) for item, number in zip(items, nearest, strict=True)]
+
+        return placed
 
 
 def _placed(item: Item, cluster: int) -> Item:
@@ -346,9 +351,9 @@ class KeepStage:
         limits = {number: sorted(held)[most - 1] for number, held in draws.items() if len(held) > most}
         return json.dumps(limits, sort_keys=True).encode()
 
-    def apply(self, decision: bytes, items: Sequence[Item]) -> list[Outcome]:
+    def judge(self, decision: bytes) -> Judge:
         limits = {int(number): limit for number, limit in json.loads(decision).items()}
-        return [self._judged(item, limits) for item in items]
+        return lambda items: [self._judged(item, limits) for item in items]
 
     def _judged(self, item: Item, limits: dict[int, int]) -> Outcome:
         number = _cluster_of(item)

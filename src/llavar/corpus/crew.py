@@ -236,7 +236,9 @@ class Crew(Generic[Key, Task, Result]):
         coming = iter(tasks)
         try:
             while self._deal(coming):
-                yield from self._step()
+                ended = self._step()
+                self._deal(coming)  # before the caller looks at them: nobody waits for that
+                yield from ended
         except BaseException:
             self.close()
             raise

@@ -26,7 +26,7 @@ from llavar.corpus.item import Item
 from llavar.corpus.opening import fingerprint
 from llavar.corpus.shards import Corpus
 from llavar.corpus.sources import scan_folder
-from llavar.corpus.stage import Outcome
+from llavar.corpus.stage import Judge
 from llavar.errors import ConfigError, DataError, ImageError, NotFoundError
 from llavar.images import open_image
 from llavar.records import Reject
@@ -138,19 +138,27 @@ class DecontaminateStage:
         files = {one.sha256: one.set for one in self.known}
         pixels = {one.pixels: one.set for one in self.known}
         found: dict[str, tuple[str, str, str]] = {}
+        prints: list[tuple[str, bytes]] = []
         for items in shards:
             for item in items:
                 equal = _equal(item, files, pixels)
                 if equal is not None:
                     found[item.id] = equal
-            found.update(self._alike([item for item in items if item.id not in found]))
-        return json.dumps(found).encode()
+                elif item.fingerprint is not None:
+                    prints.append((item.id, bytes.fromhex(item.fingerprint.perceptual)))
+            # As many as are known at once: each search goes through those as well.
+            if len(prints) >= len(self.known):
+                found.update(self._alike(prints))
+                prints = []
+        found.update(self._alike(prints))
+        return json.dumps(found, sort_keys=True).encode()
 
-    def _alike(self, items: Sequence[Item]) -> Iterator[tuple[str, tuple[str, str, str]]]:
-        """Those of one shard that look like a known picture; of several the most alike names the set."""
-        prints = [(item.id, item.fingerprint.perceptual) for item in items if item.fingerprint is not None]
-        rows = [one.perceptual for one in self.known] + [digits for _, digits in prints]
-        bits = np.frombuffer(bytes.fromhex("".join(rows)), dtype=np.uint8).reshape(len(rows), _BYTES)
+    def _alike(self, prints: Sequence[tuple[str, bytes]]) -> Iterator[tuple[str, tuple[str, str, str]]]:
+        """Ids of fingerprints like a known picture's; of several pictures the most alike names the set."""
+        if not prints:
+            return
+        rows = [bytes.fromhex(one.perceptual) for one in self.known] + [one for _, one in prints]
+        bits = np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(len(rows), _BYTES)
         first = len(self.known)
         best: dict[int, tuple[int, int]] = {}
         for later, earlier, count in alike(bits, self.max_bits):
@@ -159,9 +167,11 @@ class DecontaminateStage:
         for place, (count, earlier) in best.items():
             yield prints[place][0], (self.known[earlier].set, LeakReason.NEAR, f"{count} of 256 bits differ")
 
-    def apply(self, decision: bytes, items: Sequence[Item]) -> list[Outcome]:
+    def judge(self, decision: bytes) -> Judge:
         found = json.loads(decision)
-        return [_rejected(item, *found[item.id]) if item.id in found else item for item in items]
+        return lambda items: [
+            _rejected(item, *found[item.id]) if item.id in found else item for item in items
+        ]
 
 
 def _equal(item: Item, files: dict[str, str], pixels: dict[str, str]) -> tuple[str, str, str] | None:

@@ -23,7 +23,7 @@ import numpy as np
 
 from llavar.corpus.item import Item
 from llavar.corpus.likeness import KEYS, equal_rows, fewest_bits, keys_of, same_words
-from llavar.corpus.stage import Outcome
+from llavar.corpus.stage import Judge
 from llavar.errors import ConfigError
 from llavar.records import Reject
 
@@ -71,9 +71,11 @@ class ExactStage:
                     found.setdefault(item.id, (before, reason))
         return json.dumps(found).encode()
 
-    def apply(self, decision: bytes, items: Sequence[Item]) -> list[Outcome]:
+    def judge(self, decision: bytes) -> Judge:
         found = json.loads(decision)
-        return [_rejected(item, self.name, found[item.id]) if item.id in found else item for item in items]
+        return lambda items: [
+            _rejected(item, self.name, found[item.id]) if item.id in found else item for item in items
+        ]
 
 
 def _digests(item: Item) -> Iterator[tuple[DuplicateReason, bytes]]:
@@ -129,7 +131,8 @@ class NearStage:
         worded = ((int(later), int(earlier)) for later, earlier in same_words(keys))
         pairs = sorted({*near, *worded})
         wanted = {place for pair in pairs for place in pair}
-        seen = {place: _Seen.of(item) for place, item in enumerate(_printed(shards)) if place in wanted}
+        again = enumerate(_printed(shards) if wanted else ())
+        seen = {place: _Seen.of(item) for place, item in again if place in wanted}
         found: dict[str, tuple[str, str, str]] = {}
         for later, earlier in pairs:
             one, other = seen[later], seen[earlier]
@@ -166,9 +169,9 @@ class NearStage:
             return False
         return _has_others(one.words, other.text) and _has_others(other.words, one.text)
 
-    def apply(self, decision: bytes, items: Sequence[Item]) -> list[Outcome]:
+    def judge(self, decision: bytes) -> Judge:
         found = json.loads(decision)
-        return [
+        return lambda items: [
             _rejected(item, self.name, found[item.id]) if item.id in found else _looked_at(item)
             for item in items
         ]

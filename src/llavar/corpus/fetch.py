@@ -99,6 +99,10 @@ class FetchStage:
         finally:
             pool.shutdown(cancel_futures=True)
 
+    def is_gone(self, item: Item) -> bool:
+        """Whether what was fetched has been removed since, by ``llavar corpus clean --fetched`` say."""
+        return bool(item.origin.url) and item.file is not None and not (self.root / item.file.path).is_file()
+
     def _one(self, item: Item, hosts: _Hosts) -> Outcome:
         if not item.origin.url:
             return item

@@ -48,19 +48,23 @@ class Opened(NamedTuple):
 
 
 def opened(
-    path: Path, *, short_edge: int | None = SHORT_EDGE, size: tuple[int, int] | None = None
+    path: Path,
+    *,
+    short_edge: int | None = SHORT_EDGE,
+    size: tuple[int, int] | None = None,
+    called: str | None = None,
 ) -> Opened | Reject:
-    """Open a picture for engines.
+    """Open a picture for engines. ``called`` stands for its path in a reject.
 
     Where its ``size`` is known already, a JPEG that is much larger than what is read is not decoded in full.
     """
     enough = None if size is None or short_edge is None else 2 * short_edge
     try:
-        original = open_image(path, reduced_to=enough)
+        original = open_image(path, reduced_to=enough, called=called)
     except (ImageError, NotFoundError) as error:
         return _reject(path, OcrReason.CANNOT_OPEN, str(error))
     except OSError as error:  # a path that is forbidden, or vanished meanwhile
-        return _reject(path, OcrReason.CANNOT_OPEN, f"{type(error).__name__}: {error}")
+        return _reject(path, OcrReason.CANNOT_OPEN, f"{type(error).__name__}: {error.strerror}")
     return Opened(path, shrink(original, short_edge), size or original.size)
 
 

@@ -20,6 +20,7 @@ class Failure(StrEnum):
     FAILED = "the stage failed on it"
     TIME_LIMIT = "it took longer than the time limit"
     DIED = "the process died on it"
+    GONE = "its file was removed and cannot be had again"
 
 
 _FAILURES = {

@@ -91,12 +91,12 @@ def measured(item: Item, *, root: Path, settings: OpenSettings) -> Outcome:
         return _reject(item, OpenReason.NO_FILE, item.origin.url)
     path = root / name
     try:
-        picture = open_image(path)
+        picture = open_image(path, called=name)
         data = path.read_bytes()
     except (ImageError, NotFoundError) as error:
         return _reject(item, OpenReason.CANNOT_OPEN, str(error))
     except OSError as error:
-        return _reject(item, OpenReason.CANNOT_OPEN, f"{error.strerror or error}: {path}")
+        return _reject(item, OpenReason.CANNOT_OPEN, f"{error.strerror or type(error).__name__}: {name}")
     short, long = min(picture.size), max(picture.size)
     if short < settings.min_side:
         return _reject(item, OpenReason.TOO_SMALL, f"{short} pixels, at least {settings.min_side} are wanted")

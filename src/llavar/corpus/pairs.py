@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 
 from llavar.chat import escape_special
-from llavar.corpus.wordings import STAGE1_WORDINGS, rng_for
+from llavar.corpus.wordings import STAGE1_WORDINGS, checked_requests, read_requests, rng_for
 from llavar.errors import ConfigError
 from llavar.records import IMAGE_TAG, Conversation, Example, Reading, Reject
 
@@ -36,6 +37,8 @@ class PairSettings:
     """What stands between lines in the answer."""
     seed: int = 0
     """Decides on wordings, and on the place of the picture before or after the request."""
+    wordings: tuple[str, ...] | Path = STAGE1_WORDINGS
+    """Of the request; a recipe may name a text file of them, a line each."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_confidence <= 1:
@@ -45,6 +48,17 @@ class PairSettings:
                 f"min_chars is {self.min_chars} and max_chars {self.max_chars}, but "
                 f"1 <= min_chars <= max_chars has to hold: widen the limits"
             )
+
+    def within(self, base: Path) -> PairSettings:
+        """With the wordings of the file that is named, if one is, relative to ``base``.
+
+        Raises:
+            NotFoundError, ConfigError: there is no such file, or it or the recipe has wordings of no use.
+        """
+        if isinstance(self.wordings, Path):
+            return replace(self, wordings=read_requests(base / self.wordings))
+        checked_requests(self.wordings)
+        return self
 
 
 def confident(reading: Reading, threshold: float) -> Reading:
@@ -73,8 +87,9 @@ def pair(reading: Reading, *, id: str, image: str, settings: PairSettings | None
     if len(text) > settings.max_chars:
         detail = f"{len(text)} characters, at most {settings.max_chars} are allowed"
         return Reject(id=id, stage=STAGE, reason=PairReason.TOO_LONG, detail=detail)
+    assert not isinstance(settings.wordings, Path), "a file of wordings is read with its recipe"
     rng = rng_for(settings.seed, STAGE, id)
-    request = with_image(rng.choice(STAGE1_WORDINGS), rng)
+    request = with_image(rng.choice(settings.wordings), rng)
     return Example(id=id, conversation=Conversation.of(request, text), images=(image,))
 
 

@@ -104,7 +104,8 @@ def read_recipe(path: Path) -> CorpusRecipe:
 
     Raises:
         NotFoundError: there is no such file.
-        ConfigError: it is no YAML, or holds something unknown; the message names the place.
+        ConfigError: it is no YAML, or holds something unknown; the message names the place. Or a file of
+            wordings that it names is of no use.
     """
     import yaml
 
@@ -133,6 +134,7 @@ def _within(recipe: CorpusRecipe, base: Path) -> CorpusRecipe:
     return replace(
         recipe,
         source=recipe.source.within(base),
+        pairs=recipe.pairs.within(base),
         products=recipe.products.within(base),
         decontaminate=recipe.decontaminate and recipe.decontaminate.within(base),
         ocr=ocr_within(recipe.ocr, base),

@@ -65,7 +65,8 @@ class OcrStage:
         def read(item: Item) -> Outcome:
             readings: list[Reading] = []
             size = None if item.file is None else (item.file.width, item.file.height)
-            picture = opened(self.root / path_of(item), short_edge=self.short_edge, size=size)
+            name = path_of(item)
+            picture = opened(self.root / name, short_edge=self.short_edge, size=size, called=name)
             if isinstance(picture, Reject):
                 return replace(picture, id=item.id)
             for engine in engines:
@@ -73,7 +74,7 @@ class OcrStage:
                 if isinstance(found, Reject):
                     return replace(found, id=item.id)
                 # Equal runs give equal files: how long it took stands in the manifest.
-                readings.append(replace(found, image=path_of(item), seconds=0.0))
+                readings.append(replace(found, image=name, seconds=0.0))
             return replace(item, readings=tuple(readings))
 
         return read

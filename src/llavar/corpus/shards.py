@@ -14,24 +14,23 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import itertools
-import json
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
 
 from llavar.corpus.crew import Loss, Lost
 from llavar.corpus.crews import Crews, LocalCrews
 from llavar.corpus.item import Item, Origin, Rejected
 from llavar.corpus.journal import Journal
+from llavar.corpus.keys import key_of
 from llavar.corpus.manifest import Manifest, ShardRecord
-from llavar.corpus.open_shard import OnStep, OpenShard, Progress, Step, Wanted
+from llavar.corpus.open_shard import Failure, OnStep, OpenShard, Progress, Step, Wanted
 from llavar.corpus.parquet import Table
 from llavar.corpus.reuse import Reuse
-from llavar.corpus.stage import GatherStage, Outcome, RowStage, ShardStage, Source, Stage
+from llavar.corpus.stage import FetchingStage, GatherStage, Outcome, RowStage, ShardStage, Source, Stage
 from llavar.errors import ConfigError, DataError, NotFoundError
 from llavar.records import Reject
 
@@ -114,9 +113,10 @@ class Corpus:
         if len(set(names)) < len(names):
             raise ConfigError(f"two stages have one name among {', '.join(names)}; rename one")
         last = len(stages) if until is None else _place(names, until)
-        with self._claimed(), Manifest(self.root / MANIFEST) as manifest:
+        with self.claimed(), Manifest(self.root / MANIFEST) as manifest:
             manifest.set_chain(names)
-            run = _Run(self, manifest, settings, on_step or (lambda _step: None))
+            known = {stage.name: stage for stage in stages}
+            run = _Run(self, manifest, settings, on_step or (lambda _step: None), known)
             summaries = [run.scan(source)]
             for before, stage in zip(names, stages[:last], strict=False):
                 summaries.append(run.stage(stage, before))
@@ -177,8 +177,12 @@ class Corpus:
         return self._items.read(path)
 
     @contextmanager
-    def _claimed(self) -> Generator[None]:
-        """Keep the folder to this process; a process that was killed has lost it."""
+    def claimed(self) -> Generator[None]:
+        """Keep the folder to this process; a process that was killed has lost it.
+
+        Raises:
+            ConfigError: another process has it.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / "lock").open("a") as file:
             try:
@@ -214,6 +218,7 @@ class _Run:
     manifest: Manifest
     settings: RunSettings
     on_step: OnStep
+    stages: Mapping[str, Stage] = field(default_factory=dict[str, Stage])
 
     # ------------------------------------------------------------------------------------------ the source
 
@@ -235,7 +240,7 @@ class _Run:
         return _summary(SCAN, self.manifest.records(SCAN), computed=shards)
 
     def _key(self, source: Source) -> str:
-        return _hash(_FORMAT, SCAN, source.settings, source.fingerprint(), self.settings.shard_rows)
+        return key_of(_FORMAT, SCAN, source.settings, source.fingerprint(), self.settings.shard_rows)
 
     def _is_scanned(self, key: str) -> bool:
         records = self.manifest.records(SCAN)
@@ -285,10 +290,10 @@ class _Run:
     def _wanted(self, stage: Stage, before: str) -> tuple[str, list[Wanted]]:
         """What the keys of a stage begin with, and the shards that it should have under which keys."""
         given = self.manifest.records(before)
-        base = _hash(_FORMAT, stage.name, stage.version, stage.settings)
+        base = key_of(_FORMAT, stage.name, stage.version, stage.settings)
         if isinstance(stage, GatherStage):
-            base = _hash(base, [record.sha256 for record in given])
-        return base, [Wanted(record.shard, _hash(base, record.sha256), record.kept) for record in given]
+            base = key_of(base, [record.sha256 for record in given])
+        return base, [Wanted(record.shard, key_of(base, record.sha256), record.kept) for record in given]
 
     def _missing(self, stage: Stage, wanted: Sequence[Wanted]) -> list[Wanted]:
         return [want for want in wanted if not self._is_done(stage.name, want)]
@@ -315,10 +320,10 @@ class _Run:
     def _gather(
         self, stage: GatherStage, before: str, missing: Sequence[Wanted], progress: Progress, base: str
     ) -> None:
-        decision = self._decision(stage, before, base)
+        judge = stage.judge(self._decision(stage, before, base))
         for want in missing:
             shard = self._open(stage, before, want, progress)
-            for index, outcome in enumerate(stage.apply(decision, shard.items)):
+            for index, outcome in enumerate(judge(shard.items)):
                 shard.add(index, outcome)
             self.finish(shard)
 
@@ -386,14 +391,27 @@ class _Run:
         shard = OpenShard(stage.name, want, items, journal, progress, attempts)
         shard.restore()
         if not isinstance(stage, GatherStage):
-            base = _hash(_FORMAT, stage.name, stage.version, stage.settings)
+            base = key_of(_FORMAT, stage.name, stage.version, stage.settings)
             known = Reuse(self.corpus.root).outcomes(
-                stage.name, want.shard, items, lambda given: _hash(base, given)
+                stage.name, want.shard, items, lambda given: key_of(base, given)
             )
             for index, outcome in known:
                 if index not in shard.outcomes:
                     shard.add(index, outcome)
+            self._bring_back(before, shard)
         return shard
+
+    def _bring_back(self, before: str, shard: OpenShard) -> None:
+        """Files that the stage before had made, that are needed once more, and were removed meanwhile."""
+        maker = self.stages.get(before)
+        if not isinstance(maker, FetchingStage):
+            return
+        gone = [index for index in shard.missing if maker.is_gone(shard.items[index])]
+        for place, outcome in maker.run([shard.items[index] for index in gone]) if gone else ():
+            item = shard.items[gone[place]]
+            if outcome != item:
+                why = outcome.detail if isinstance(outcome, Reject) else "its URL gives another picture now"
+                shard.add(gone[place], Reject(id=item.id, stage=shard.stage, reason=Failure.GONE, detail=why))
 
     def finish(self, shard: OpenShard) -> None:
         """Write the files of a shard, then vouch for them."""
@@ -474,18 +492,3 @@ def _summary(stage: str, records: Sequence[ShardRecord], *, computed: int) -> St
         kept=sum(record.kept for record in records),
         seconds=round(sum(record.seconds for record in records), 3),
     )
-
-
-def _hash(*parts: object) -> str:
-    """A hash of settings: dataclasses by the names and values of their fields."""
-    return hashlib.sha256(json.dumps(parts, default=_plain, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _plain(value: object) -> object:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {"": type(value).__name__, **asdict(cast("Any", value))}
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, set | frozenset):
-        return sorted(cast("set[str]", value))
-    raise TypeError(f"a setting of type {type(value).__name__} has no hash")

@@ -58,4 +58,5 @@ def picture_of(item: Item, root: Path) -> Image:
     """The upright RGB picture of an item. Raises ImageError, NotFoundError, OSError."""
     from llavar.images import open_image
 
-    return open_image(root / (item.file.path if item.file is not None else item.origin.path))
+    name = item.file.path if item.file is not None else item.origin.path
+    return open_image(root / name, called=name)  # a corpus in another place gives the same rejects

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
@@ -115,7 +115,7 @@ class Folder:
     def items(self) -> Iterator[Outcome]:
         """Raises NotFoundError, ConfigError, DataError: there is no such folder, or no picture in it."""
         pictures, rejects = scan_folder(self.path)
-        yield from rejects
+        yield from (replace(one, id=one.id.removeprefix(f"{self.path}/")) for one in rejects)
         for path in pictures:
             origin = Origin(source=self.name, path=str(path.absolute()), stamp=stamp_of(path))
             yield Item(id=path.relative_to(self.path).as_posix(), origin=origin)

@@ -15,6 +15,8 @@ from llavar.corpus.item import Item
 from llavar.records import Reject
 
 Outcome = Item | Reject
+Judge = Callable[[Sequence[Item]], list[Outcome]]
+"""The outcomes of one shard, in its order."""
 
 
 class Stage(Protocol):
@@ -61,18 +63,30 @@ class ShardStage(Stage, Protocol):
 
 
 @runtime_checkable
+class FetchingStage(ShardStage, Protocol):
+    """Makes files that only the next stage reads, so that they may be removed behind it.
+
+    Where they are needed once more, :meth:`run` is given the items that it had made, and gives equal ones.
+    """
+
+    def is_gone(self, item: Item) -> bool:
+        """Whether the file of an item that it made is not there any more."""
+        ...
+
+
+@runtime_checkable
 class GatherStage(Stage, Protocol):
     """Looks at all shards before it decides on each item: duplicates, clusters."""
 
     def decide(self, shards: Iterable[list[Item]]) -> bytes:
-        """What :meth:`apply` needs of the whole.
+        """What :meth:`judge` needs of the whole.
 
         The shards come in order, one in memory at a time, and may be gone through more than once.
         """
         ...
 
-    def apply(self, decision: bytes, items: Sequence[Item]) -> list[Outcome]:
-        """The outcomes of one shard, in its order."""
+    def judge(self, decision: bytes) -> Judge:
+        """What gives the outcomes of one shard after the other; the decision is parsed once for all."""
         ...
 
 

@@ -14,24 +14,54 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from llavar.errors import ConfigError
+from llavar.chat import escape_special
+from llavar.errors import ConfigError, NotFoundError
 
-STAGE1_WORDINGS: tuple[str, ...] = (
-    "Read the text in this picture.",
-    "Which text is visible here?",
-    "Write down all words you can see.",
-    "Transcribe the text in the image.",
-    "What words does this image show?",
-    "Copy out the writing in the picture.",
-    "What is printed in this image?",
-    "Give the text that appears here.",
-    "List the words that can be read here.",
-    "Show me the text of this picture.",
-)
-"""Ten wordings of "which text is visible"; the answer is the text alone."""
+REQUESTS = Path(__file__).parent / "requests.txt"
+"""Ten wordings of "which text is visible", a line each; a recipe may name another such file."""
+_LONGEST, _MOST = 500, 1000
+
+
+def read_requests(path: Path) -> tuple[str, ...]:
+    """Wordings from a text file, a line each; empty lines are passed over.
+
+    Raises:
+        NotFoundError: there is no such file.
+        ConfigError: it is no text, holds no wording or too many, or one that cannot stand in a row.
+    """
+    if not path.is_file():
+        raise NotFoundError(f"there is no file {str(path)!r} of wordings; name a text file, one in each line")
+    try:
+        found = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no UTF-8 text; save it as such") from error
+    try:
+        return checked_requests(tuple(line for line in found if line))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def checked_requests(wordings: tuple[str, ...]) -> tuple[str, ...]:
+    """The same. Raises ConfigError: there are none or too many, or one cannot stand in a row."""
+    if not 1 <= len(wordings) <= _MOST:
+        raise ConfigError(f"there are {len(wordings)} wordings of the request; give 1 to {_MOST}")
+    for wording in wordings:
+        if not wording.strip() or len(wording) > _LONGEST or escape_special(wording) != wording:
+            raise ConfigError(
+                f"the wording {wording!r:.60} has {len(wording)} characters or holds control strings; give "
+                f"1 to {_LONGEST} characters without <image>, ### and the like"
+            )
+    if len(set(wordings)) < len(wordings):
+        raise ConfigError("a wording of the request is there twice; leave it once")
+    return wordings
+
+
+STAGE1_WORDINGS = read_requests(REQUESTS)
+"""Those of the package; the answer is the text alone."""
 
 
 class QuestionKind(StrEnum):

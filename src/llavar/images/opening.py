@@ -81,7 +81,12 @@ _LIMITS = Limits()
 
 
 def open_image(
-    source: Source, *, limits: Limits = _LIMITS, exif: bool = True, reduced_to: int | None = None
+    source: Source,
+    *,
+    limits: Limits = _LIMITS,
+    exif: bool = True,
+    reduced_to: int | None = None,
+    called: str | None = None,
 ) -> Image.Image:
     """Any picture as 8-bit RGB, upright, detached from its file and without metadata.
 
@@ -95,6 +100,7 @@ def open_image(
             switch. (TIFF is always upright: Pillow turns it while decoding, for the original too.)
         reduced_to: Decode a JPEG at 1/2, 1/4 or 1/8 if both sides stay at least this long. Several times
             faster on photographs; other pixels than a full decode, so never where parity matters.
+        called: What sentences call it, where a path is not to stand in them.
 
     Raises:
         NotFoundError: Nothing is at that path.
@@ -102,7 +108,7 @@ def open_image(
     """
     if reduced_to is not None and reduced_to < 1:
         raise ConfigError(f"reduced_to is {reduced_to}, but must be at least 1 pixel, or None.")
-    name, data = _read(source, limits)
+    name, data = _read(source, limits, called)
     with _explained(name):
         return _decode(name, data, limits, exif=exif, reduced_to=reduced_to)
 
@@ -161,11 +167,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return rgb
 
 
-def _read(source: Source, limits: Limits) -> tuple[str, bytes]:
+def _read(source: Source, limits: Limits, called: str | None = None) -> tuple[str, bytes]:
     if isinstance(source, (bytes, bytearray, memoryview)):
         name, data = "the picture given as bytes", bytes(source)
     elif isinstance(source, (str, os.PathLike)):
-        name, data = _read_path(source, limits)
+        name, data = _read_path(source, limits, called)
     else:
         name = "the picture in the open file"
         data = source.read(limits.max_bytes + 1)
@@ -181,12 +187,12 @@ def _read(source: Source, limits: Limits) -> tuple[str, bytes]:
     return name, data
 
 
-def _read_path(source: str | os.PathLike[str], limits: Limits) -> tuple[str, bytes]:
+def _read_path(source: str | os.PathLike[str], limits: Limits, called: str | None) -> tuple[str, bytes]:
     """Its name for sentences and its bytes, at most one more than the limit.
 
     Only regular files are read: a pipe or a device could block forever.
     """
-    path, name = Path(source), _quoted(os.fspath(source))
+    path, name = Path(source), _quoted(called or os.fspath(source))
     if os.fspath(source).lower().startswith(("http://", "https://")):
         raise ImageError(f"{name} is a URL and no path; fetch it and give the bytes.")
     try:
