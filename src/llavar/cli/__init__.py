@@ -31,6 +31,7 @@ from llavar.cli import (
     serve,
     tasks,
     train,
+    tune,
 )
 from llavar.cli.arguments import Parser
 from llavar.errors import LlavarError
@@ -40,6 +41,7 @@ _INTERRUPTED = 130
 _FAILED = 2
 _COMMANDS = (
     demo,
+    tune,
     ask,
     chat,
     serve,

@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
         "--model",
         default="nano",
         metavar="DIR_OR_HUB_ID",
-        help="nano, a model folder, the folder of a demo, or a hub id of a Llava (default: %(default)s)",
+        help="nano, a model folder, the folder of a demo or tuning, or a hub id (default: %(default)s)",
     )
     parser.add_argument(
         "--conversation", default="", metavar="NAME", help="another conversation than the model's own"

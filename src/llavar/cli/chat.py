@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="nano, a model folder, the folder of a demo, a hub id, or http://host:8000/v1#name",
+        help="nano, a model folder, the folder of a demo or tuning, a hub id, or http://host:8000/v1#name",
     )
     parser.add_argument(
         "image", nargs="?", metavar="IMAGE", help="a file or a URL, shown with the first question"

@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
         "models",
         nargs="+",
         metavar="MODEL",
-        help="nano, a model folder, the folder of a demo, or a hub id of a Llava; one or several",
+        help="nano, a model folder, the folder of a demo or tuning, or a hub id of a Llava; one or several",
     )
     parser.add_argument(
         "--engine",

@@ -152,7 +152,12 @@ def decoder_of(model: Any) -> str:
 
 def context_of(model: Any) -> int:
     """The most tokens that it takes; a very large number where its configuration does not say."""
-    text = model.config.get_text_config()
+    return context_in(model.config)
+
+
+def context_in(config: Any) -> int:
+    """As :func:`context_of`, of a configuration."""
+    text = config.get_text_config()
     positions = getattr(text, "max_position_embeddings", None)
     return positions if isinstance(positions, int) and positions > 0 else 1 << 30
 

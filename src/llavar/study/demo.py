@@ -10,15 +10,12 @@ Every step leaves its result in the folder of the run, so a demo that was stoppe
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llavar import files
 from llavar.corpus.layout import LayoutSettings
 from llavar.corpus.sources import scan_folder
 from llavar.corpus.teach import TemplateTeacher
@@ -47,6 +44,7 @@ from llavar.study.nano import weights
 from llavar.study.nano.questions import exam, write_pictures
 from llavar.study.nano.scenes import SHAPE_NAMES, facts
 from llavar.study.progress import Watch
+from llavar.study.same_run import claim, digest
 
 if TYPE_CHECKING:
     from llavar.study.trial import Runs
@@ -181,45 +179,12 @@ def same_run(marker: Path, settings: DemoSettings, more: Mapping[str, object] | 
     Raises:
         ConfigError: it holds another one, or cannot be a folder.
     """
-    out = marker.parent
     wanted = {
         **asdict(settings),
         **(more or {}),
         "base": digest([weights.folder("nano") / "model.safetensors"]),
     }
-    if marker.exists():
-        earlier = _earlier(marker)
-        odd = [name for name in wanted if earlier.get(name) != wanted[name]]
-        if odd:
-            raise ConfigError(
-                f"{out} holds a demo with another {odd[0]} ({earlier.get(odd[0])!r}, now "
-                f"{wanted[odd[0]]!r}); use another --out, or remove the folder to begin anew"
-            )
-        return
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{str(out)!r} is a file and a folder is needed; use another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    files.write_text(marker, json.dumps(wanted, indent=1))
-
-
-def _earlier(path: Path) -> dict[str, object]:
-    try:
-        return dict(json.loads(path.read_bytes()))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{path} is damaged ({error}); use another --out or remove the folder") from error
-
-
-def digest(paths: Sequence[Path]) -> str:
-    """What files hold, in 16 digits; one that cannot be read counts as empty, and its reader says so."""
-    digest = hashlib.sha256()
-    for path in paths:
-        try:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").digest()
-        except OSError:
-            content = b""
-        digest.update(path.name.encode("utf-8", "surrogateescape") + b"\0" + content)
-    return digest.hexdigest()[:16]
+    claim(marker, wanted, "demo")
 
 
 def _render(out: Path, settings: DemoSettings) -> Scenes:

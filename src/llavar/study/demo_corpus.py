@@ -36,7 +36,7 @@ from llavar.study.progress import Watch
 
 STAGE1, STAGE2, REJECTS = "stage1.json", "stage2.json", "rejects.jsonl"
 
-_ALL = OpenSettings(min_side=1, max_ratio=1e6)
+OPEN_ALL = OpenSettings(min_side=1, max_ratio=1e6)
 """Whoever shows pictures to a demo wants to see what becomes of each of them."""
 
 
@@ -155,7 +155,7 @@ def read_own(
 
 def _recipe(folder: Path, layout: LayoutSettings, *, mask: bool) -> CorpusRecipe:
     source = SourceChoice(folder=folder)
-    return CorpusRecipe(source=source, open=_ALL, select=None, near=None, layout=layout, mask=mask)
+    return CorpusRecipe(source=source, open=OPEN_ALL, select=None, near=None, layout=layout, mask=mask)
 
 
 def _made(
@@ -169,23 +169,52 @@ def _made(
     read_at: str = OCR,
 ) -> Built:
     """Compute a corpus and write its rows and rejects into its folder; ``read_at`` has the readings."""
-    corpus = Corpus(root)
-    corpus.run(source, stages, on_step=_telling(watch))
-    names = [SCAN, *(stage.name for stage in stages)]
-    read = [item for items in corpus.items(read_at) for item in items]
-    kept = [item for items in corpus.items(names[-1]) for item in items]
-    taught = [(item, item.stage2.conversation) for item in kept if item.stage2 is not None]
+    found = computed(root, source, stages, layout, watch, read_at=read_at)
+    taught = [(item, item.stage2.conversation) for item in found.kept if item.stage2 is not None]
     built = Built(
-        readings={item.id: replace(item.readings[0], image=image(item)) for item in read},
-        stage1=tuple(_row(item, item.stage1, image) for item in kept if item.stage1 is not None),
+        readings={item.id: replace(item.readings[0], image=image(item)) for item in found.read},
+        stage1=tuple(_row(item, item.stage1, image) for item in found.kept if item.stage1 is not None),
         stage2=tuple(_row(item, said, image) for item, said in taught),
-        rejects=(*_left_out(corpus, names), *_dropped(read, layout), *_missing(kept)),
+        rejects=found.rejects,
     )
     write_rows(built.stage1, root / STAGE1)
     write_rows(built.stage2, root / STAGE2)
-    with files.replacing_text(root / REJECTS, durable=True) as file:
-        file.writelines(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in built.rejects)
+    write_rejects(built.rejects, root / REJECTS)
     return built
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Computed:
+    """What a corpus holds: pictures that were read, those that came through all stages, what was left out."""
+
+    read: tuple[Item, ...]
+    kept: tuple[Item, ...]
+    rejects: tuple[Reject, ...]
+
+
+def computed(
+    root: Path,
+    source: Source,
+    stages: Sequence[Stage],
+    layout: LayoutSettings,
+    watch: Watch,
+    *,
+    read_at: str = OCR,
+) -> Computed:
+    """Compute what is not done yet of the corpus in ``root``; ``read_at`` is the stage with the readings."""
+    corpus = Corpus(root)
+    corpus.run(source, stages, on_step=_telling(watch))
+    names = [SCAN, *(stage.name for stage in stages)]
+    read = tuple(item for items in corpus.items(read_at) for item in items)
+    kept = tuple(item for items in corpus.items(names[-1]) for item in items)
+    rejects = (*_left_out(corpus, names), *_dropped(read, layout), *_missing(kept))
+    return Computed(read=read, kept=kept, rejects=rejects)
+
+
+def write_rejects(rejects: Sequence[Reject], path: Path) -> None:
+    """One JSON object to a line."""
+    with files.replacing_text(path, durable=True) as file:
+        file.writelines(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in rejects)
 
 
 def _row(item: Item, said: Conversation, image: Callable[[Item], str]) -> Example:

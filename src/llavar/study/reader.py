@@ -86,17 +86,17 @@ def _quantization(name: str) -> Quantization:
 
 
 def find(model: str) -> str | Path:
-    """What a user means by a model: a name, a folder, the folder of a finished demo, or a hub id.
+    """What a user means by a model: a name, a folder, the folder of a finished demo or tuning, or a hub id.
 
     Raises:
-        ModelError: the demo in that folder is not finished.
+        ModelError: the demo or the tuning in that folder is not finished.
         NotFoundError: the name cannot be that of a folder, or the folder may not be read.
     """
     if model in weights.NAMES:
         return weights.folder(model)
     folder = Path(model)
     try:
-        is_demo = (folder / "demo.json").is_file()
+        is_demo, is_tuning = ((folder / name).is_file() for name in ("demo.json", "tune.json"))
     except OSError as error:  # the name is too long, or the folder is closed to us
         raise NotFoundError(f"there is no model folder {model!r:.200}: {error.strerror}") from error
     if is_demo:
@@ -106,6 +106,14 @@ def find(model: str) -> str | Path:
                 f"the demo in {folder} has not trained its model yet; go on with llavar demo --out {folder}"
             )
         return trained
+    if is_tuning:
+        tuned = folder / "train" / "model"
+        if not (tuned / "config.json").is_file():
+            raise ModelError(
+                f"the tuning in {folder} has not trained its model yet; go on with the llavar tune command "
+                "that began it"
+            )
+        return tuned
     return model
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from llavar import html
 from llavar.errors import DataError
 from llavar.html import Child, Markup
-from llavar.records import Comparison, Report, Task
+from llavar.records import Comparison, Report, Score, Task
 from llavar.study.report_parts import (
     Answer,
     CorpusSummary,
@@ -120,8 +120,8 @@ def demo_page(report: DemoReport) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Metric:
-    """How a metric is shown; values are multiplied by ``scale`` and followed by ``unit``."""
+class Measure:
+    """How a metric is shown: a share in per cent, or a number up to ``limit``."""
 
     name: str
     title: str
@@ -144,7 +144,7 @@ class _Metric:
 
 
 _METRICS = (
-    _Metric(
+    Measure(
         name="transcription_cer",
         title="Transcription error",
         explained="Character error rate, lower is better: edits to the true text, over its length.",
@@ -152,21 +152,21 @@ _METRICS = (
         lower_is_better=True,
         percent=True,
     ),
-    _Metric(
+    Measure(
         name="vqa_accuracy",
         title="Questions answered",
         explained="Share of questions on the text whose answer matches exactly, higher is better.",
         limit=1,
         percent=True,
     ),
-    _Metric(
+    Measure(
         name="yes_no_score",
         title="Yes/no pairs",
         explained="MME's score, 0 to 200, higher is better: % of questions right + % of pairs right. "
         "Always yes gives 50.",
         limit=200,
     ),
-    _Metric(
+    Measure(
         name="scene_accuracy",
         title="Colours, shapes, counts",
         explained="Share of questions on what is shown, not written, that are answered right: what both "
@@ -178,7 +178,7 @@ _METRICS = (
 )
 
 
-def _measured(report: DemoReport) -> list[_Metric]:
+def _measured(report: DemoReport) -> list[Measure]:
     known = {metric.name for metric in _METRICS}
     named = [set(names) for names in (report.without.scores, report.with_.scores, report.comparisons)]
     if not named[0] == named[1] == named[2] or not named[0] or named[0] - known:
@@ -244,7 +244,7 @@ def _meant(report: DemoReport) -> str:
     )
 
 
-def _each_run(measured: Sequence[_Metric], report: DemoReport) -> Markup:
+def _each_run(measured: Sequence[Measure], report: DemoReport) -> Markup:
     """Both arms at every seed, one measure below the other."""
     rows: list[Sequence[Child]] = []
     for metric in measured:
@@ -261,34 +261,39 @@ def p_text(p: float) -> str:
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def _tile(metric: _Metric, report: DemoReport) -> Markup:
-    found, unit = report.comparisons[metric.name], " points" if metric.percent else ""
-    before, after = (metric.show(r.scores[metric.name].value) for r in (report.without, report.with_))
+def _tile(metric: Measure, report: DemoReport) -> Markup:
+    scores = report.without.scores[metric.name], report.with_.scores[metric.name]
+    return measure_tile(metric, scores, report.comparisons[metric.name], ("without", "with"))
+
+
+def measure_tile(
+    measure: Measure, scores: tuple[Score, Score], found: Comparison, labels: tuple[str, str]
+) -> Markup:
+    """Both scores, how far they are apart, and whether that is called a difference."""
+    unit = " points" if measure.percent else ""
+    before, after = (measure.show(score.value) for score in scores)
     if not is_clear(found):
         told: Child = "no clear difference"
     else:
-        good = metric.better(found.difference)
+        good = measure.better(found.difference)
         told = html.badge("better" if good else "worse", good=good)
-    span = f"{metric.show_change(found.low)} to {metric.show_change(found.high)}"
+    span = f"{measure.show_change(found.low)} to {measure.show_change(found.high)}"
     return html.tile(
-        metric.title,
+        measure.title,
         f"{before} \N{RIGHTWARDS ARROW} {after}",
-        html.join(f"{metric.show_change(found.difference)}{unit} ({span}), {p_text(found.p)}: ", told),
-        metric.explained,
-        chart=_chart(metric, report),
+        html.join(f"{measure.show_change(found.difference)}{unit} ({span}), {p_text(found.p)}: ", told),
+        measure.explained,
+        chart=_chart(measure, scores, labels),
     )
 
 
-def _chart(metric: _Metric, report: DemoReport) -> Markup:
+def _chart(measure: Measure, scores: tuple[Score, Score], labels: tuple[str, str]) -> Markup:
     marks = [
-        html.Mark(label=arm, value=score.value, low=score.low, high=score.high)
-        for arm, score in (
-            ("without", report.without.scores[metric.name]),
-            ("with", report.with_.scores[metric.name]),
-        )
+        html.Mark(label=label, value=score.value, low=score.low, high=score.high)
+        for label, score in zip(labels, scores, strict=True)
     ]
-    show = _percent if metric.percent else _short
-    return html.interval_chart(marks, limits=(0, metric.limit), show=show)
+    show = _percent if measure.percent else _short
+    return html.interval_chart(marks, limits=(0, measure.limit), show=show)
 
 
 def _percent(value: float) -> str:
@@ -299,7 +304,7 @@ def _short(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _numbers(measured: Sequence[_Metric], report: DemoReport) -> Markup:
+def _numbers(measured: Sequence[Measure], report: DemoReport) -> Markup:
     rows: list[Sequence[Child]] = []
     for metric in measured:
         scores = [r.scores[metric.name] for r in (report.without, report.with_)]

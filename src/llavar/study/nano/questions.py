@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ HELD_OUT = Style(
 )
 """What the exam's scenes are made of: nothing in it is shown in training."""
 
-_VQA = (QuestionKind.FIRST_LINE, QuestionKind.LAST_LINE, QuestionKind.SECOND_LINE, QuestionKind.NUMBER)
+ABOUT_LINES = (QuestionKind.FIRST_LINE, QuestionKind.LAST_LINE, QuestionKind.SECOND_LINE, QuestionKind.NUMBER)
 _SCENE = (QuestionKind.GROUND_COLOUR, QuestionKind.SHAPE_COUNT, QuestionKind.SHAPE_COLOUR)
 
 
@@ -58,27 +58,30 @@ def _questions(shown: Scene, image: str, seed: str) -> Iterator[Question]:
         *teacher.about_text(reading(shown, image, 384), (), rng),
         *teacher.about_scene(facts(shown), rng),
     ]
-    yield from _some(items, (QuestionKind.TRANSCRIBE,), Task.TRANSCRIPTION, image, rng, most=1)
-    yield from _some(items, _VQA, Task.VQA, image, rng, most=2)
-    yield from _some(items, (QuestionKind.WORD_PRESENT,), Task.YES_NO, image, rng, most=2)
-    yield from _some(items, _SCENE, Task.SCENE, image, rng, most=1)
+    yield from some(items, (QuestionKind.TRANSCRIBE,), Task.TRANSCRIPTION, image, rng, most=1)
+    yield from some(items, ABOUT_LINES, Task.VQA, image, rng, most=2)
+    yield from some(items, (QuestionKind.WORD_PRESENT,), Task.YES_NO, image, rng, most=2)
+    yield from some(items, _SCENE, Task.SCENE, image, rng, most=1)
 
 
-def _some(
-    items: list[QuestionAnswer],
+def some(
+    items: Sequence[QuestionAnswer],
     kinds: tuple[QuestionKind, ...],
     task: Task,
     image: str,
     rng: random.Random,
     most: int,
+    *,
+    held_out: bool = False,
 ) -> Iterator[Question]:
+    """At most so many of ``items`` of the ``kinds``; ``held_out`` are wordings that no training row has."""
     fitting = [item for item in items if item.kind in kinds]
     for index, item in enumerate(rng.sample(fitting, min(most, len(fitting)))):
         yield Question(
             id=f"{image}/{task.value}/{index}",
             task=task,
             image=image,
-            text=question(item.kind, rng, held_out=False, **item.slots),
+            text=question(item.kind, rng, held_out=held_out, **item.slots),
             references=(item.answer,),
             group=image,
             category=item.kind.value,
