@@ -1,6 +1,7 @@
 # make install   .venv with the llavar command (again only when pyproject.toml or constraints.txt change)
 # make demo      the whole system on two cores, ending in runs/demo/report.html;  make demo ARGS="--images DIR"
 # make test      everything that CI checks: lint, types, layers, tests
+# make peers     .peers/trl and .peers/factory: stock trainers for benchmarks/train.py, an environment each
 #
 # Variables
 #   PYTHON=python3.12   the interpreter that .venv is made from (3.11 or later)
@@ -16,12 +17,14 @@ ARGS ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 BIN := .venv/bin
+PEERS := .peers
 STAMP := .venv/.installed
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+QUIETLY := -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python $(QUIETLY) -c constraints.txt
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: install demo test test-half test-rest lint clean
+.PHONY: install demo test test-half test-rest lint peers clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -67,6 +70,24 @@ test-half:
 
 test-rest:
 	$(PYTEST) tests $(HALF:%=--ignore=%)
+
+# Each peer pins other versions of the same libraries, so each has an environment.
+peers: $(PEERS)/trl/.installed $(PEERS)/factory/.installed
+
+$(PEERS)/trl/.installed: PACKAGES := trl pillow
+$(PEERS)/factory/.installed: PACKAGES := llamafactory
+$(PEERS)/%/.installed: benchmarks/constraints-%.txt | $(STAMP)
+	@echo "making $(@D) ($(PACKAGES); some minutes)"
+	@$(BIN)/python -m venv $(@D)
+	@# The build of torch that .venv has, first and by itself.
+	@torch="torch==$$($(BIN)/python -c 'from importlib.metadata import version; print(version("torch"))')"; \
+	$(@D)/bin/python $(QUIETLY) "$$torch" || $(@D)/bin/python $(QUIETLY) --extra-index-url $(CPU_INDEX) "$$torch"
+	@$(@D)/bin/python $(QUIETLY) -c $< $(PACKAGES)
+	@# PyPI has them for CUDA alone; beside another build of torch they cannot be imported, and break what tries.
+	@for name in torchvision torchaudio; do \
+	    $(@D)/bin/python -c "import $$name" 2>/dev/null || $(@D)/bin/python -m pip uninstall -qq --yes $$name; \
+	done
+	@touch $@
 
 # What commands made, but never runs/: it holds results.
 clean:

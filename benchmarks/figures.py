@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import figures_corpus  # noqa: E402 - neighbours, wherever this is started from
 import figures_nano  # noqa: E402
 import figures_serving  # noqa: E402
+import figures_train  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "numbers.md"
@@ -232,6 +233,7 @@ def page() -> str:
         "ablation": figures_nano.ablation,
         "kill_train": _kills,
         "estimate": _estimate,
+        "train": figures_train.train,
         "data": _data,
         "serving": figures_serving.serving,
         "serve_load": figures_serving.load,

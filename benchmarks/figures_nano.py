@@ -56,6 +56,57 @@ OCR alone in stage 2 against both stages {recited}. Of {pairs} pairs of arms by 
 paper's order, {other} the other way round, and {open} are not told apart by the interval over pictures and runs.{odd}
 """  # noqa: E501
 
+TILES = """\
+## Small text in tiles
+
+`python benchmarks/tiles.py train tiles`, then `... exam`. Raw: `tiles.json`. The same held-out scenes with text as high as
+nano's own (h) and half as high (h/2), somewhere in a picture that is twice as large; all are asked to transcribe. `tiles`
+are nano trained on with an overview and 2 x 2 tiles. Character error rates with intervals from resampling pictures; apart,
+those of pictures with a line across the middle, where tiles meet, and of the others.
+
+| scenes | model | text | errors | across the middle | apart | `{best}` minus this |
+|---|---|---|---|---|---|---|
+{rows}
+
+{scenes}
+
+Training: {rounds}.
+"""  # noqa: E501
+
+
+def tiles(document: Any) -> str:
+    """Whether tiles read small text as well as one view reads larger text."""
+    rows: list[str] = []
+    best = ""
+    for name, part in document["parts"].items():
+        differences = {key.partition(" minus ")[2]: one for key, one in part["paired"].items()}
+        best = next((key.partition(" minus ")[0] for key in part["paired"]), best)
+        for model, score in part["character_error_rate"].items():
+            who, _, height = model.partition(" at ")
+            apart = [_share(score[kind]) for kind in ("crossed", "apart")]
+            cells = [name, who, height, _share(score), *apart, _points(differences.get(model))]
+            rows.append(f"| {' | '.join(cells)} |")
+    return TILES.format(
+        best=best,
+        rows="\n".join(rows),
+        scenes="\n".join(
+            f"- `{name}`: {part['about']}; {part['pictures']} pictures, {part['crossed']} with a line across."
+            for name, part in document["parts"].items()
+        ),
+        rounds="; ".join(
+            f"{name} {one['steps']} steps of {one['rows'] // one['steps']} rows"
+            + (f", tiles sharing {one['overlap']} % of a side" if one["overlap"] else "")
+            for name, one in document["arms"].items()
+        ),
+    )
+
+
+def _points(compared: Mapping[str, float] | None) -> str:
+    if compared is None:
+        return ""
+    low, value, high = (f"{100 * compared[name]:+.1f}" for name in ("low", "difference", "high"))
+    return f"{value} points [{low}, {high}]"
+
 
 def nano(document: Any) -> str:
     """What nano can and cannot do."""
@@ -155,15 +206,13 @@ def ablation(document: Any) -> str:
         for pair in result["pairs"]
         if pair["order"] == "the other way round"
     ]
-    more = result["recited_stage2_ocr_minus_both"]
-    low, value, high = (f"{100 * more[name]:+.1f}" for name in ("low", "difference", "high"))
     return ABLATION.format(
         command=document["command"],
         machine=document["machine"],
         minutes=result["seconds"] / 60,
         seeds=result["settings"]["seeds"],
         rows="\n".join(_arm(arm) for arm in result["arms"].values()),
-        recited=f"{value} points [{low}, {high}]",
+        recited=_points(result["recited_stage2_ocr_minus_both"]),
         pairs=len(orders),
         same=orders.count("as in the paper"),
         other=orders.count("the other way round"),

@@ -327,6 +327,7 @@ def test_the_folder_that_is_left_has_what_stock_engines_read(job: Any, bases: An
         ({"conversation": "llava_v1"}, {}, "--conversation is for Llava models"),
         ({}, {"packing": True}, "--packing cannot be"),
         ({}, {"compiled": True}, "--compile has been tried with Llava models alone"),
+        ({}, {"liger": True}, "--liger has been tried with Llava models alone"),
         ({"attention": Attention.VARLEN}, {}, "varlen is for packed rows"),
         ({}, {"parts": {ADAPTER: PartConfig(lr=1e-4), "decoder": PartConfig(lr=1e-5)}}, "adapter alone"),
         ({}, {"lora": None, "parts": {"decoder": PartConfig(lr=1e-5)}}, "adapter alone"),

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from llavar.train.metrics import Tick
 
 _PLAIN = (
-    *("epochs", "steps", "batch", "micro_batch", "max_length", "packing", "compiled", "warmup", "clip"),
-    *("precision", "mean", "seed", "log_every", "save_every", "keep"),
+    *("epochs", "steps", "batch", "micro_batch", "max_length", "packing", "compiled", "liger", "warmup"),
+    *("clip", "precision", "mean", "seed", "log_every", "save_every", "keep"),
 )
 """Options that are settings of a stage under the same name."""
 
@@ -92,7 +92,9 @@ def _add_material(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--conversation", metavar="NAME", help="another conversation than the model's own")
     group.add_argument("--transform", choices=("pad", "fit", "crop"), help="how pictures become square")
     group.add_argument(
-        "--tiles", metavar="ROWSxCOLUMNS", help="pictures as an overview and so many tiles, for small text"
+        "--tiles",
+        metavar="ROWSxCOLUMNS",
+        help="pictures as an overview and so many tiles, for small text; 2x2+17%% has them overlap",
     )
     group.add_argument(
         "--tower-size",
@@ -145,6 +147,11 @@ def _add_stage(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         dest="compiled",
         help="torch.compile for each layer of the decoder",
+    )
+    group.add_argument(
+        "--liger",
+        action=argparse.BooleanOptionalAction,
+        help="Liger's kernels for norms and gates of a Llama decoder (GPUs; pip install liger-kernel)",
     )
     group.add_argument(
         "--attention",

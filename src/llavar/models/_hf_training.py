@@ -10,6 +10,7 @@ the tower) through ``sdpa``.
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 from functools import partial
 from importlib import metadata
@@ -28,6 +29,11 @@ VARLEN = "llavar_varlen"
 _NAMES = {"eager": "eager", "sdpa": "sdpa", "flex": "flex_attention", "varlen": VARLEN}
 _TRIED = ((5, 17), (5, 23))
 """The versions of transformers between which ``varlen`` and ``flex`` are tested."""
+
+_LAYERED = ("clip_vision_model", "siglip_vision_model")
+"""Towers that are embeddings and then layers, of which each needs the one before alone."""
+
+_LIGER = "liger_kernel.transformers.functional"
 
 
 def implementation(name: str) -> Any:
@@ -82,6 +88,24 @@ def row_arguments(model: nn.Module, positions: Tensor) -> dict[str, Any]:
     return {"rows": borders(positions)} if attention_of(model) == "varlen" else {}
 
 
+def tower_states(tower: Any, pixels: Tensor, layer: int) -> Tensor:
+    """Hidden state ``layer`` (negative: from the end) of a tower: (inputs, patches and class token, width).
+
+    Of CLIP and SigLIP the layers behind it, and the norm after the last, are not computed: LLaVA takes the
+    last layer but one (``mm_vision_select_layer`` -2). Other towers compute all, and keep it.
+    """
+    if tower.config.model_type not in _LAYERED:
+        return tower(pixels, output_hidden_states=True).hidden_states[layer]
+    inner = getattr(tower, "vision_model", tower)
+    hidden = inner.embeddings(pixels)
+    if hasattr(inner, "pre_layrnorm"):
+        hidden = inner.pre_layrnorm(hidden)
+    blocks = inner.encoder.layers
+    for block in itertools.islice(blocks, layer % (len(blocks) + 1)):
+        hidden = block(hidden, None)
+    return hidden
+
+
 def recompute(model: Any, *, selective: bool = False) -> None:
     """Compute activations of a stock model a second time in the backward pass instead of keeping them.
 
@@ -115,6 +139,41 @@ def compile_layers(model: nn.Module, backend: str = "inductor") -> None:
     decoder: Any = model.get_submodule("model.language_model")
     for layer in decoder.layers:
         layer.forward = torch.compile(layer.forward, backend=backend, dynamic=True)
+
+
+def fuse_layers(model: nn.Module) -> None:
+    """Have Liger's kernels compute the norms and the gates of a Llama decoder, each in one pass over memory.
+
+    The modules and their weights stay as they are. Rotary positions stay torch's: Liger can only put its own
+    in for all models of the process.
+
+    Raises:
+        ConfigError: Liger is not installed, there is no GPU, or the decoder is no Llama.
+    """
+    decoder: Any = model.get_submodule("model.language_model")
+    if decoder.config.model_type != "llama":
+        kind = decoder.config.model_type
+        raise ConfigError(f"--liger fuses decoders of the kind llama and this one is {kind}; leave it out")
+    if not torch.cuda.is_available():
+        raise ConfigError("--liger has kernels for GPUs alone, and there is none here; leave it out")
+    try:
+        kernels: Any = importlib.import_module(_LIGER)
+    except ImportError as error:
+        raise ConfigError("--liger needs liger-kernel; pip install liger-kernel, or leave it out") from error
+    norms = [decoder.norm]
+    for layer in decoder.layers:
+        norms += [layer.input_layernorm, layer.post_attention_layernorm]
+        layer.mlp.forward = partial(_gated, layer.mlp, kernels.liger_swiglu)
+    for norm in norms:
+        norm.forward = partial(_normed, norm, kernels.liger_rms_norm)
+
+
+def _gated(mlp: Any, swiglu: Any, states: Tensor) -> Tensor:
+    return mlp.down_proj(swiglu(mlp.gate_proj(states), mlp.up_proj(states)))
+
+
+def _normed(norm: Any, rms_norm: Any, states: Tensor) -> Tensor:
+    return rms_norm(states, norm.weight, norm.variance_epsilon)
 
 
 def _register() -> None:

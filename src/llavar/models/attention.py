@@ -129,14 +129,15 @@ def row_by_row(
             "rows is computed here"
         )
     ends: list[int] = cu_seq_q.cpu().numpy().tolist()
-    q, k, v = (part.transpose(0, 1) for part in (query, key, value))
+    # With a dimension for the batch, without which torch computes and keeps all scores on a CPU.
+    q, k, v = (part.transpose(0, 1)[None] for part in (query, key, value))
     found = [
         scaled_dot_product_attention(
-            q[:, begin:end], k[:, begin:end], v[:, begin:end], is_causal=True, scale=scale
+            q[:, :, begin:end], k[:, :, begin:end], v[:, :, begin:end], is_causal=True, scale=scale
         )
         for begin, end in itertools.pairwise(ends)
     ]
-    return torch.cat(found, dim=1).transpose(0, 1)
+    return torch.cat(found, dim=2)[0].transpose(0, 1)
 
 
 def torch_kernel() -> Kernel:

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from llavar.data.collate import Batch
 from llavar.errors import DataError
-from llavar.models._hf_training import row_arguments
+from llavar.models._hf_training import row_arguments, tower_states
 from llavar.records import IGNORE
 
 
@@ -68,8 +68,7 @@ def fill(embeddings: Tensor, places: Tensor, projected: Tensor) -> Tensor:
 
 def features(model: Any, pixels: Tensor) -> Tensor:
     """What the tower gives the projector: fp32 (images, 3, size, size) -> (images, tokens, width)."""
-    layer: int = model.config.vision_feature_layer
-    hidden = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[layer]
+    hidden = tower_states(model.model.vision_tower, pixels, model.config.vision_feature_layer)
     return hidden[:, 1:] if model.config.vision_feature_select_strategy == "default" else hidden
 
 

@@ -159,8 +159,9 @@ class StageConfig:
     which is also what a pack holds. ``like_lengths`` sorts the packs of a step by length before it is
     divided: less padding, but with ``mean=batch`` another weight for long rows than the original's.
     ``recompute`` says which activations are computed a second time instead of being kept, ``shard`` what a
-    process holds where there are several, ``compiled`` whether torch compiles each layer of the decoder. With
-    ``lora`` the model has a part :data:`ADAPTER`, which is trained in place of what it goes around.
+    process holds where there are several, ``compiled`` whether torch compiles each layer of the decoder,
+    ``liger`` whether Liger's kernels compute its norms and gates (on a GPU). With ``lora`` the model has a
+    part :data:`ADAPTER`, which is trained in place of what it goes around.
     """
 
     parts: Mapping[str, PartConfig]
@@ -174,6 +175,7 @@ class StageConfig:
     recompute: Recompute = Recompute.NONE
     shard: Shard = Shard.NONE
     compiled: bool = False
+    liger: bool = False
     warmup: float = 0.03
     floor: float = 0.0
     clip: float = 1.0

@@ -51,8 +51,9 @@ def check(job: Job) -> None:
         )
     if stage.packing:
         raise ConfigError("rows are padded where packing is not proven, so --packing cannot be; leave it out")
-    if stage.compiled:
-        raise ConfigError("--compile has been tried with Llava models alone; leave it out")
+    if stage.compiled or stage.liger:
+        flag = "--compile" if stage.compiled else "--liger"
+        raise ConfigError(f"{flag} has been tried with Llava models alone; leave it out")
     hub.check_attention(job.attention.value, job.model)
     peft.require(stage.lora)
 

@@ -25,7 +25,7 @@ from llavar import files
 from llavar.data.vision import Pixels
 from llavar.errors import ConfigError
 from llavar.images import WHOLE
-from llavar.models._hf_training import compile_layers, recompute
+from llavar.models._hf_training import compile_layers, fuse_layers, recompute
 from llavar.models.nf4 import uncounted
 from llavar.train import adapters, export, home, hub_job, material, story
 from llavar.train.config import LoopConfig, Precision, Recompute, StageConfig
@@ -341,6 +341,8 @@ def _place(model: Trainable, objective: InstructionObjective, stage: StageConfig
                     parameter.data = parameter.data.to(torch.bfloat16)
     if stage.recompute is not Recompute.NONE:
         recompute(module, selective=stage.recompute is Recompute.SELECTIVE)
+    if stage.liger:
+        fuse_layers(module)
     if stage.compiled:
         compile_layers(module)
     module.to(world.device)
