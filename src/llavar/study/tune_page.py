@@ -167,8 +167,9 @@ def _result(report: Shown) -> Markup:
 def _meant(report: Shown) -> str:
     made = report.made
     pictures = max(len({q.image for q in questions}) for questions in made.exam.parts.values())
+    be = "is" if pictures == 1 else "are"
     few = (
-        f" {cards.numbered(pictures, 'picture')} are few: only large differences can be told from chance"
+        f" {cards.numbered(pictures, 'picture')} {be} few: only large differences can be told from chance"
         + (", and with fewer than six none at all." if pictures < 6 else ".")
         if pictures < _FEW
         else ""
@@ -240,14 +241,14 @@ def _worst(report: Shown) -> Markup:
     first = _leading(report)[:1]
     worst = sorted(_places(first, "worst"), key=lambda place: -place.badness)[:_WORST]
     return html.section(
-        f"The {_spelt(len(worst))} worst after tuning",
+        f"The {_spelt(len(worst))}worst after tuning",
         html.grid([_card(report, place) for place in worst]),
         intro=f"By {_title(first[0])}; equal ones drawn by lot.",
     )
 
 
 def _spelt(count: int) -> str:
-    return "ten" if count == _WORST else str(count)
+    return "ten " if count == _WORST else f"{count} " if count > 1 else ""
 
 
 def _changed(report: Shown) -> Markup | None:
