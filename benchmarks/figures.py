@@ -229,6 +229,7 @@ def page() -> str:
         "quantize": _quantize,
         "startup": _startup,
         "nano": figures_nano.nano,
+        "tiles": figures_nano.tiles,
         "demo": _demo,
         "ablation": figures_nano.ablation,
         "kill_train": _kills,

@@ -2,7 +2,7 @@
 
 Starts from the shipped nano and trains projector and decoder on, as in stage 2, on scenes drawn afresh::
 
-    tiles   text half as high as nano's own, seen as an overview and 2 x 2 tiles (overlapping from round 3)
+    tiles   text half as high as nano's own, seen as an overview and 2 x 2 tiles (overlapping in round 3)
     whole   the same pictures, seen once: the control
     large   text as high as nano's own, seen once: what so much more training does by itself
 
@@ -71,8 +71,7 @@ def attention_in_blocks(
 class Round:
     """One training: each arm goes through all of them, the next from what the last one left.
 
-    ``overlap`` is what neighbouring tiles share, in percent of a tile's side; ``pages`` the share of pictures
-    that are full of text.
+    ``overlap`` is what neighbouring tiles share, in percent of a tile's side.
     """
 
     steps: int
@@ -80,15 +79,12 @@ class Round:
     projector: float
     decoder: float
     overlap: int = 0
-    pages: float = 0.6
 
 
 ROUNDS = (
     Round(steps=1200, seed="small", projector=1e-3, decoder=6e-4),
     Round(steps=300, seed="more", projector=5e-4, decoder=4e-4),
     Round(steps=1150, seed="overlap", projector=7.5e-4, decoder=6e-4, overlap=17),
-    # What stands alone in a picture was written twice at times, as it is seen by an overview and a tile.
-    Round(steps=150, seed="few", projector=4e-4, decoder=3.2e-4, overlap=17, pages=0.15),
 )
 
 
@@ -123,13 +119,7 @@ def train_round(arm: str, settings: Round, start: Path, out: Path) -> None:
     AttentionInterface.register("in_blocks", attention_in_blocks)
     model: Any = hf.load_llava(start, attention="in_blocks" if arm == "tiles" else "eager")
     hf.disable_cache(model)
-    data = SmallData(
-        tiles=tiles,
-        whole=1.0 if arm == "large" else 0.1,
-        pages=settings.pages,
-        batch=BATCH,
-        seed=settings.seed,
-    )
+    data = SmallData(tiles=tiles, whole=1.0 if arm == "large" else 0.1, batch=BATCH, seed=settings.seed)
     loop = LoopConfig(
         steps=settings.steps,
         parts={PROJECTOR: PartConfig(lr=settings.projector), DECODER: PartConfig(lr=settings.decoder)},
