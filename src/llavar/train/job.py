@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -140,14 +140,7 @@ def run(
             card = story.card(job.recipe, job.model, job.data, job.stage, rows.rejects, fitted, epoch)
 
             def write(ask: Callable[[str], Tensor]) -> None:
-                if isinstance(model, HubModel):
-                    hub_job.save(model, job, out, card)
-                elif job.stage.lora:
-                    adapters.save(model, job, out, card)
-                else:
-                    if set(job.stage.parts) == {PROJECTOR} and export.save_projector(model, out):
-                        tell(f"The projector alone is in {out / home.PROJECTOR}.")
-                    export.save_model(model, out, card, ask, saved_as=job.saved_as, trained=trained.values())
+                _write(job, model, out, card, trained.values(), ask, tell)
 
             parallel.lend(model.module.state_dict(), write)
         if job.stage.lora:
@@ -159,6 +152,26 @@ def run(
 
 def _silent(_text: str) -> None:
     pass
+
+
+def _write(
+    job: Job,
+    model: Model | HubModel,
+    out: Path,
+    card: str,
+    trained: Iterable[Tensor],
+    ask: Callable[[str], Tensor],
+    tell: Say,
+) -> None:
+    """What the run leaves, by the kind of job; ``ask`` gives a tensor of the model by its name."""
+    if isinstance(model, HubModel):
+        hub_job.save(model, job, out, card)
+    elif job.stage.lora:
+        adapters.save(model, job, out, card)
+    else:
+        if set(job.stage.parts) == {PROJECTOR} and export.save_projector(model, out):
+            tell(f"The projector alone is in {out / home.PROJECTOR}.")
+        export.save_model(model, out, card, ask, saved_as=job.saved_as, trained=trained)
 
 
 def _is_finished(job: Job, out: Path) -> bool:
