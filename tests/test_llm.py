@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -132,6 +133,12 @@ def test_what_may_pass_is_asked_again(fake_endpoint: Any) -> None:
     assert 0.75 <= pauses[1] <= 1.25
     assert 1.5 <= pauses[2] <= 2.5
     assert 3 <= pauses[3] <= 5
+
+
+def test_pauses_leave_the_global_random_numbers_alone() -> None:
+    before = random.getstate()
+    assert len({_wait(1, 0.0) for _ in range(20)}) > 1
+    assert random.getstate() == before
 
 
 def test_patience_ends_with_a_sentence(fake_endpoint: Any) -> None:

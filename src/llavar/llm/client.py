@@ -26,6 +26,8 @@ _AGAIN = (408, 409, 425, 429)
 """Statuses below 500 that may pass by themselves."""
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 60.0
+# Its own generator: the global one belongs to whoever seeded it, and requests are made from threads.
+_SPREAD = random.Random()
 """Seconds; a server that asks for a longer wait (Retry-After) is asked again after this one."""
 _LONGEST_MESSAGE = 300
 _MAX_BYTES = 16 * 2**20
@@ -372,7 +374,7 @@ def _text(content: object, finish: str) -> str:
 
 def _wait(attempt: int, asked: float) -> float:
     """Seconds to pause: doubling, spread so that threads do not return together, never less than asked."""
-    usual = _FIRST_PAUSE * 2**attempt * random.uniform(0.75, 1.25)
+    usual = _FIRST_PAUSE * 2**attempt * _SPREAD.uniform(0.75, 1.25)
     return min(max(usual, asked), _LONGEST_PAUSE)
 
 
