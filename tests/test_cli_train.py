@@ -68,7 +68,8 @@ def test_nano_is_trained_and_goes_on(rows: Path, tmp_path: Path, capsys: pytest.
 
 def test_flags_change_what_the_recipe_says(rows: Path, tmp_path: Path, caught: list[Job]):
     flags = "--steps 7 --batch 8 --max-length 300 --precision fp32 --mean batch --no-packing --recompute "
-    flags += "--lr 1e-4 --lr tower=1e-6 --weight-decay decoder=0.1 --freeze projector --seed 3 --keep 1 "
+    flags += "--lr 1e-4 --lr tower=1e-6 --weight-decay decoder=0.1 "
+    flags += "--muon decoder=0.02 --freeze projector --seed 3 --keep 1 "
     flags += "--bad-rows skip --transform crop --warmup 0.1 --clip 0 --save-every 9 --log-every 2"
     argv = ["train", "llavar-13b-stage2", "--model", "vicuna", "--data", str(rows), "--out", "r"]
     assert main([*argv, *flags.split()]) == 130
@@ -81,9 +82,9 @@ def test_flags_change_what_the_recipe_says(rows: Path, tmp_path: Path, caught: l
         False,
         Recompute.FULL,
     )
-    assert {name: (part.lr, part.weight_decay) for name, part in stage.parts.items()} == {
-        "decoder": (1e-4, 0.1),
-        "tower": (1e-6, 0.0),
+    assert {name: (p.lr, p.weight_decay, p.muon) for name, p in stage.parts.items()} == {
+        "decoder": (1e-4, 0.1, 0.02),
+        "tower": (1e-6, 0.0, 0.0),
     }
     assert (stage.seed, stage.keep, stage.warmup, stage.clip) == (3, 1, 0.1, 0.0)
     assert (stage.save_every, stage.log_every) == (9, 2)
@@ -154,6 +155,8 @@ WRONG = {
         ["nano-stage1", "--weight-decay", "tower=0.1"],
         "tower is not trained; give it",
     ),
+    "muon for what is frozen": (["nano-stage1", "--muon", "decoder=0.1"], "decoder is not trained; give it"),
+    "a rate of muon too high": (["nano-stage1", "--muon", "2"], "muon is 2.0; it is a learning rate"),
     "nothing to train": (["nano-stage1", "--freeze", "projector"], "no part is trained"),
     "a micro-batch too large": (
         ["nano-stage1", "--batch", "4", "--micro-batch", "5"],

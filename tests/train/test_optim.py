@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -60,7 +61,8 @@ def test_each_part_has_its_own_rate_and_decay():
     settled = config(
         parts={"b": PartConfig(lr=1e-2), "a": PartConfig(lr=1e-4, weight_decay=0.1)}, betas=(0.8, 0.95)
     )
-    parts = {"a": one.parameters(), "b": two.parameters(), "c": nn.Linear(1, 1).parameters()}
+    layers = {"a": one, "b": two, "c": nn.Linear(1, 1)}
+    parts = {name: dict(layer.named_parameters()) for name, layer in layers.items()}
     optimizer = optim.build(parts, settled)
     groups = {group["name"]: group for group in optimizer.param_groups}
     assert groups.keys() == {"a", "b"}
@@ -77,7 +79,7 @@ def test_decay_and_rate_reach_the_weights():
     layer = nn.Linear(2, 2)
     before = layer.weight.detach().clone()
     settled = config(parts={"a": PartConfig(lr=0.1, weight_decay=0.5)}, warmup=0)
-    optimizer = optim.build({"a": [layer.weight]}, settled)
+    optimizer = optim.build({"a": {"weight": layer.weight}}, settled)
     optim.set_rate(optimizer, 0, settled)
     layer.weight.grad = torch.zeros_like(layer.weight)
     optimizer.step()
@@ -86,9 +88,84 @@ def test_decay_and_rate_reach_the_weights():
 
 def test_a_part_that_is_not_there_is_an_error():
     with pytest.raises(ConfigError, match="no part 'a' to train; it has b, c"):
-        optim.build({"c": [nn.Parameter(torch.zeros(1))], "b": []}, config())
+        optim.build({"c": {"w": nn.Parameter(torch.zeros(1))}, "b": {}}, config())
     with pytest.raises(ConfigError, match="no part 'a'"):
-        optim.build({"a": []}, config())
+        optim.build({"a": {}}, config())
+
+
+class Small(nn.Module):
+    """What Muon trains of it is ``inner.weight`` alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(5, 4)
+        self.inner = nn.Linear(4, 3)
+        self.lm_head = nn.Linear(3, 5, bias=False)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.lm_head(torch.relu(self.inner(self.embed_tokens(ids))))
+
+
+def step(model: Small, optimizer: torch.optim.Optimizer, settled: LoopConfig, number: int) -> None:
+    optim.set_rate(optimizer, number, settled)
+    ids = torch.arange(5)
+    nn.functional.cross_entropy(model(ids), ids.flip(0)).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+MUON = config(parts={"a": PartConfig(lr=1e-3, weight_decay=0.1, muon=0.05)}, warmup=0)
+
+
+def small() -> tuple[Small, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = Small()
+    return model, optim.build({"a": dict(model.named_parameters())}, MUON)
+
+
+def test_muon_trains_the_matrices_inside_and_adamw_the_rest():
+    model, optimizer = small()
+    members = {group["muon"]: group["params"] for group in optimizer.param_groups}
+    assert members[True] == [model.inner.weight]
+    assert set(members[False]) == set(model.parameters()) - {model.inner.weight}
+    before = model.inner.weight.detach().clone()
+    step(model, optimizer, MUON, 0)
+    rates = {group["muon"]: group["lr"] for group in optimizer.param_groups}
+    assert rates == {True: 0.05, False: 1e-3}
+    # An update with singular values near 1 whatever the gradient's, besides the decay.
+    update = (before * (1 - 0.05 * 0.1) - model.inner.weight.detach()) / 0.05
+    assert float(torch.linalg.matrix_norm(update, 2)) == pytest.approx(1, abs=0.4)
+    assert optimizer.state[model.inner.weight].keys() == {"momentum_buffer"}
+    assert "exp_avg_sq" in optimizer.state[model.lm_head.weight]
+
+
+def test_a_state_with_muon_is_saved_and_loaded_as_one():
+    whole, first = small()
+    for number in range(4):
+        step(whole, first, MUON, number)
+    model, optimizer = small()
+    for number in range(2):
+        step(model, optimizer, MUON, number)
+    again, other = small()
+    again.load_state_dict(model.state_dict())
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for number in (2, 3):
+        step(again, other, MUON, number)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_a_part_without_a_rate_for_muon_is_trained_by_adamw_alone():
+    model = Small()
+    optimizer = optim.build({"a": dict(model.named_parameters())}, config())
+    assert type(optimizer) is torch.optim.AdamW
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.5, math.nan])
+def test_a_rate_for_muon_is_nothing_or_a_rate(rate: float):
+    with pytest.raises(ConfigError, match="muon is"):
+        PartConfig(lr=1e-3, muon=rate)
 
 
 @pytest.mark.parametrize(

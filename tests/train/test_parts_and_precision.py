@@ -87,6 +87,11 @@ PARTS = {
         "--lr projector=2e-3 --lr tower=1e-3 --weight-decay tower=0.05",
         {"multi_modal_projector", "vision_tower"},
     ),
+    "with Muon": (
+        "nano-stage2",
+        "--lr 1e-3 --muon decoder=0.02",
+        {"multi_modal_projector", "language_model"},
+    ),
     "all three": (
         "nano-stage2",
         "--lr 1e-3 --lr tower=1e-4",
@@ -117,6 +122,26 @@ def test_the_table_tells_counts_rates_and_what_is_frozen(
     assert ["tower", "21,472", "0.0001", "0.05"] in table
     assert ["projector", "2,112", "0.003", "0"] in table
     assert ["decoder", "84,416", "frozen"] in table
+
+
+def test_a_run_with_muon_goes_on_bit_identically(train: Train, tmp_path: Path):
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    assert train("nano-stage2", whole, "--muon", "0.02") == 0
+
+    def interrupted(optimizer: Any, step: int, config: Any) -> float:
+        if step == 2:
+            raise KeyboardInterrupt
+        return set_rate(optimizer, step, config)
+
+    set_rate = loop.optim.set_rate
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.optim, "set_rate", interrupted)
+        assert train("nano-stage2", halved, "--muon", "0.02") == 130
+    assert len(losses(halved)) == 2
+    assert main(["train", str(halved)]) == 0
+    assert losses(halved) == losses(whole)
+    weights = stored(whole / "model")
+    assert all(torch.equal(value, weights[name]) for name, value in stored(halved / "model").items())
 
 
 def test_what_is_frozen_and_given_a_rate_is_a_contradiction(

@@ -123,6 +123,9 @@ def _add_stage(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--lr", action="append", metavar="[PART=]RATE", help="for all trained parts, or for one: tower=1e-6"
     )
+    group.add_argument(
+        "--muon", action="append", metavar="[PART=]RATE", help="train matrices inside by Muon at this rate"
+    )
     group.add_argument("--weight-decay", action="append", metavar="[PART=]SHARE")
     group.add_argument("--freeze", action="append", choices=("tower", "projector", "decoder"), metavar="PART")
     group.add_argument("--warmup", type=float, metavar="SHARE", help="of the steps")
@@ -392,7 +395,8 @@ def _stage(stage: StageConfig, given: Mapping[str, Any]) -> StageConfig:
             raise ConfigError(f"--lr {text} trains what --freeze keeps as it is; give one of them")
     parts = {name: part for name, part in stage.parts.items() if name not in frozen}
     parts = _changed(parts, given.get("lr", ()), "lr")
-    parts = _changed(parts, given.get("weight_decay", ()), "weight_decay")
+    for field in ("weight_decay", "muon"):
+        parts = _changed(parts, given.get(field, ()), field)
     return replace(stage, parts=parts, **changes)
 
 
@@ -438,8 +442,7 @@ def _changed(parts: Mapping[str, PartConfig], texts: list[str], field: str) -> d
         if equals and name not in known:
             raise ConfigError(f"the model has no part {name!r}; it has {', '.join(known)}")
         if equals and field == "lr":
-            decay = changed[name].weight_decay if name in changed else 0.0
-            changed[name] = PartConfig(lr=value, weight_decay=decay)
+            changed[name] = replace(changed[name], lr=value) if name in changed else PartConfig(lr=value)
         elif equals and name not in changed:
             raise ConfigError(f"{name} is not trained; give it a rate with --lr {name}=RATE first")
         else:

@@ -91,16 +91,22 @@ class Policy(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartConfig:
-    """One part of a model (tower, projector, decoder ...): its peak learning rate and weight decay."""
+    """One part of a model (tower, projector, decoder ...): its peak learning rate and weight decay.
+
+    ``muon`` is the peak rate of its hidden matrices under Muon; with 0 they are AdamW's, like the rest.
+    """
 
     lr: float
     weight_decay: float = 0.0
+    muon: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.lr <= 1:
             raise ConfigError(f"lr is {self.lr}; it must lie above 0 and be at most 1")
         if not 0 <= self.weight_decay <= 1:
             raise ConfigError(f"weight_decay is {self.weight_decay}; it must lie from 0 to 1")
+        if not 0 <= self.muon <= 1:
+            raise ConfigError(f"muon is {self.muon}; it is a learning rate, at most 1, or 0 for AdamW alone")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,7 +96,7 @@ def fit(
     started = time.monotonic()
     parts = objective.parts()
     trained = freeze_all_but(parts, config.parts)
-    optimizer = optim.build({name: list(part.values()) for name, part in parts.items()}, config)
+    optimizer = optim.build(parts, config)
     parallel = parallel or Replicated(world or World(), config.precision, _device(trained))
     world = parallel.world
     run = Run(config, out, fingerprint(config), trained, optimizer, parallel=parallel, peak=peak)
@@ -171,7 +171,7 @@ def rehearse(
     """
     parts = objective.parts()
     trained = freeze_all_but(parts, config.parts)
-    optimizer = optim.build({name: list(part.values()) for name, part in parts.items()}, config)
+    optimizer = optim.build(parts, config)
     for group in optimizer.param_groups:
         group["lr"] = 0.0
     world = parallel.world

@@ -66,6 +66,8 @@ def parts_table(
         count = sum(parameter.numel() for parameter in parameters.values()) + (quantized or {}).get(name, 0)
         part = stage.parts.get(name)
         how = f"{part.lr:<13g}  {part.weight_decay:g}" if part else "frozen"
+        if part and part.muon:
+            how += f"  Muon at {part.muon:g}"
         lines.append(f"{name:<11}{count:>15,}  {how}")
     return "\n".join(lines)
 
