@@ -129,6 +129,56 @@ def test_tracking_moves_letters_apart():
     assert np.flatnonzero(far.any(0)).min() == np.flatnonzero(near.any(0)).min()
 
 
+LETTERS = TextLine(text="HoH", font=Font.LATO, em=0.2, x=0.1, baseline=0.5, ink=BLACK)
+
+
+def inked(line: TextLine, size: int = SIZE) -> np.ndarray:
+    """(size, size): where a line has ink on white."""
+    return np.asarray(paint(plain(lines=(line,)), size).convert("L")) < 128
+
+
+@pytest.mark.parametrize("stretch", [0.8, 1.3])
+def test_stretched_letters_are_wider_or_narrower_and_as_high(stretch: float):
+    usual, other = inked(LETTERS), inked(replace(LETTERS, stretch=stretch))
+    start = np.flatnonzero(usual.any(0)).min() - 0.1 * SIZE
+    assert np.ptp(np.flatnonzero(other.any(0))) == pytest.approx(
+        stretch * np.ptp(np.flatnonzero(usual.any(0))), abs=3
+    )
+    assert np.flatnonzero(other.any(0)).min() == pytest.approx(0.1 * SIZE + stretch * start, abs=2)
+    assert np.flatnonzero(other.any(1)).min() == pytest.approx(np.flatnonzero(usual.any(1)).min(), abs=2)
+    assert replace(LETTERS, stretch=stretch).width == pytest.approx(stretch * LETTERS.width)
+
+
+def test_slanted_letters_lean_about_the_middle_of_the_capitals():
+    usual, other = inked(LETTERS), inked(replace(LETTERS, slant=0.25))
+    rows = np.flatnonzero(usual.any(1))
+    top, middle, bottom = rows.min() + 2, int(LETTERS.middle * SIZE), rows.max() - 2
+    first = [np.flatnonzero(other[row]).min() - np.flatnonzero(usual[row]).min() for row in (top, bottom)]
+    assert first[0] == pytest.approx(0.25 * (middle - top), abs=2)
+    assert first[1] == pytest.approx(0.25 * (middle - bottom), abs=2)
+
+
+def test_stems_become_wider_and_narrower():
+    stems = [
+        int(inked(replace(LETTERS, weight=weight))[int(0.4 * SIZE)].sum()) for weight in (-0.03, 0, 0.05)
+    ]
+    assert stems[0] < stems[1] < stems[2]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_varied_letters_stand_where_the_scene_says(seed: int):
+    usual = page(seed, CLEAN)
+    drawn = replace(
+        usual,
+        lines=tuple(replace(line, stretch=0.88, slant=0.2, weight=0.02) for line in usual.lines),
+    )
+    marks = changed(drawn, replace(drawn, lines=()))
+    for line in drawn.lines:
+        for index, glyph in enumerate(line.glyphs()):
+            if glyph.char.isalnum():
+                assert marks[window(line, index, glyph)].any(), (line.text, glyph)
+
+
 def test_noise_comes_from_its_own_seed():
     drawn = plain(top=(128, 128, 128), bottom=(128, 128, 128), noise=8.0)
     one, same, other = (np.asarray(paint(drawn, 96, noise_seed=seed), float) for seed in (1, 1, 2))

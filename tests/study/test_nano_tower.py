@@ -13,6 +13,7 @@ from llavar.render import grid as grids
 from llavar.render.grid import CHARACTERS
 from llavar.render.layouts import Style, page, scene
 from llavar.render.paint import paint
+from llavar.study.nano.scenes import varied
 from llavar.study.nano.tower import DenseHead, DenseObjective, TowerData, accuracy, features, show
 from llavar.train.config import LoopConfig, PartConfig
 from llavar.train.loop import fit
@@ -77,7 +78,7 @@ def test_pages_are_shown_in_their_share():
     pages = [grids.grid(page(f"tower:{n}", style), 12).cells() for n in range(4)]
     scenes = [grids.grid(scene(f"tower:{n}", style), 12).cells() for n in range(4)]
     for share, expected in ((1.0, pages), (0.0, scenes)):
-        truth = show(TowerData(pages=share), range(4)).truth.numpy()
+        truth = show(TowerData(pages=share, varied=False), range(4)).truth.numpy()
         assert np.array_equal(truth.reshape(4, 12, 12, 6), np.stack(expected))
     truth = show(TowerData(pages=0.75), [74, 75]).truth
     assert torch.equal(truth[0], show(TowerData(pages=1.0), [74]).truth[0])
@@ -87,11 +88,31 @@ def test_pages_are_shown_in_their_share():
 def test_pixels_are_those_of_the_picture_as_a_model_gets_it():
     # Normalised as pictures from files are; every second one went through a picture twice as large.
     style = Style(random_text=0.6, shapes=0.6, wild=0.3)
-    shown = show(TowerData(pages=1.0), range(2)).pixels.numpy()
+    shown = show(TowerData(pages=1.0, varied=False), range(2)).pixels.numpy()
     plain = paint(page("tower:0", style), 96, noise_seed=0)
     large = paint(page("tower:1", style), 192, noise_seed=1)
     assert np.array_equal(shown[0], normalize(plain))
     assert np.array_equal(shown[1], normalize(view(large, transform=Transform.PAD, size=96)))
+
+
+def test_letters_vary_and_their_cells_go_with_them():
+    plain, other = (show(TowerData(pages=1.0, varied=chosen), range(6)) for chosen in (False, True))
+    assert all(not torch.equal(one, two) for one, two in zip(plain.pixels, other.pixels, strict=True))
+    assert not torch.equal(plain.truth[..., :2], other.truth[..., :2])
+    assert torch.equal(plain.truth[..., 2:], other.truth[..., 2:])
+    assert torch.equal(show(TowerData(pages=1.0), range(6)).pixels, other.pixels)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_letters_vary_within_the_picture_and_keep_their_text(seed: int):
+    drawn = page(seed, Style())
+    other = varied(drawn, str(seed))
+    assert other.text == drawn.text
+    assert varied(drawn, str(seed)) == other
+    assert any(not line.plain for line in other.lines)
+    for before, after in zip(drawn.lines, other.lines, strict=True):
+        assert after.box.right <= max(before.box.right, 0.99) + 1e-9
+        assert (after.x, after.baseline, after.em) == (before.x, before.baseline, before.em)
 
 
 def test_the_head_names_all_six_numbers():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from llavar.records import Box
 from llavar.render import fonts
-from llavar.render.scene import Scene, Shape, ShapeKind, TextLine
+from llavar.render.scene import RGB, Scene, Shape, ShapeKind, TextLine
 
 
 def paint(scene: Scene, size: int, *, noise_seed: int = 0) -> Image.Image:
@@ -26,7 +28,10 @@ def paint(scene: Scene, size: int, *, noise_seed: int = 0) -> Image.Image:
     for shape in scene.shapes:
         _shape(draw, shape, size)
     for line in scene.lines:
-        _line(draw, line, size)
+        if line.plain:
+            _line(draw, line, size)
+        else:
+            image.paste(line.ink, mask=_varied(line, size))
     if scene.blur:
         image = image.filter(ImageFilter.GaussianBlur(scene.blur * size))
     return _noisy(image, scene.noise, noise_seed) if scene.noise else image
@@ -49,16 +54,40 @@ def _shape(draw: ImageDraw.ImageDraw, shape: Shape, size: int) -> None:
         draw.polygon(((left, bottom), (right, bottom), ((left + right) / 2, top)), fill=shape.tone)
 
 
-def _line(draw: ImageDraw.ImageDraw, line: TextLine, size: int) -> None:
+def _line(draw: ImageDraw.ImageDraw, line: TextLine, size: int, ink: RGB | int | None = None) -> None:
     """Pillow rounds advances to whole pixels: without tracking, letters drift by up to half of one each."""
     face = fonts.load(line.font, round(line.em * size, 1))
+    fill = line.ink if ink is None else ink
     if not line.tracking:
-        draw.text((line.x * size, line.baseline * size), line.text, font=face, fill=line.ink, anchor="ls")
+        draw.text((line.x * size, line.baseline * size), line.text, font=face, fill=fill, anchor="ls")
         return
     pen = line.x
     for char in line.text:
-        draw.text((pen * size, line.baseline * size), char, font=face, fill=line.ink, anchor="ls")
+        draw.text((pen * size, line.baseline * size), char, font=face, fill=fill, anchor="ls")
         pen += (fonts.advance(line.font, char) + line.tracking) * line.em
+
+
+def _varied(line: TextLine, size: int) -> Image.Image:
+    """Where there is ink of a line whose letters are not quite the font's, ``size`` x ``size``.
+
+    It is drawn as it would be without that, at twice the size, and then sheared and stretched into place. A
+    stem becomes wider or narrower by the union, or the section, of the letters and themselves a little aside.
+    """
+    fine = 2 * size
+    drawn = Image.new("L", (ceil(fine / min(line.stretch, 1.0)), fine))
+    _line(ImageDraw.Draw(drawn), line, fine, ink=255)
+    across, lean = 2 / line.stretch, 2 * line.slant / line.stretch
+    start = fine * (line.x - (line.x + line.slant * line.middle) / line.stretch)
+    aside = fine * line.em * abs(line.weight) / 2
+
+    def placed(by: float) -> Image.Image:
+        to_drawn = (across, lean, start + by, 0.0, 2.0, 0.0)
+        return drawn.transform((size, size), Image.Transform.AFFINE, to_drawn, Image.Resampling.BICUBIC)
+
+    if not line.weight:
+        return placed(0.0)
+    both = ImageChops.lighter if line.weight > 0 else ImageChops.darker
+    return both(placed(-aside), placed(aside))
 
 
 def _noisy(image: Image.Image, strength: float, seed: int) -> Image.Image:

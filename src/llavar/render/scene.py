@@ -83,7 +83,12 @@ class Glyph:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextLine:
-    """One line of text: the pen starts at ``x``, letters stand on ``baseline``, ``em`` is the font size."""
+    """One line of text: the pen starts at ``x``, letters stand on ``baseline``, ``em`` is the font size.
+
+    The last three make other letters of a font's: ``stretch`` is their width as a share of the font's,
+    ``slant`` how far they lean to the right for each unit of height, about the middle of the capitals, and
+    ``weight`` how much wider, in ems, every stem is; below 0 it is narrower.
+    """
 
     text: str
     font: Font
@@ -92,10 +97,18 @@ class TextLine:
     baseline: float
     ink: RGB
     tracking: float = 0.0
+    stretch: float = 1.0
+    slant: float = 0.0
+    weight: float = 0.0
 
     @property
     def width(self) -> float:
-        return text_width(self.text, self.font, self.em, self.tracking)
+        return self.stretch * text_width(self.text, self.font, self.em, self.tracking)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the letters are the font's own."""
+        return self.stretch == 1 and not self.slant and not self.weight
 
     @property
     def middle(self) -> float:
@@ -116,9 +129,9 @@ class TextLine:
         """Every character with its place, spaces included."""
         pen, middle = self.x, self.middle
         for char in self.text:
-            step = fonts.advance(self.font, char) * self.em
+            step = self.stretch * fonts.advance(self.font, char) * self.em
             yield Glyph(char=char, x=pen + step / 2, y=middle)
-            pen += step + self.tracking * self.em
+            pen += step + self.stretch * self.tracking * self.em
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,8 @@ from llavar.train.loop import Fitted, Objective, fit
 from llavar.train.metrics import Tick
 
 _BETAS = (0.9, 0.98)
+_MORE, _BLANK = 0.3, 0.03
+"""Shares of conversations that also ask what has no answer, and of scenes without text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +49,10 @@ class BuildSettings:
     ``threads`` changes the order of sums, so it is fixed.
     """
 
-    tower_steps: int = 3800
-    decoder_steps: int = 700
+    tower_steps: int = 6000
+    decoder_steps: int = 1200
     stage1_steps: int = 150
-    stage2_steps: int = 550
+    stage2_steps: int = 2000
     exam_pictures: int = 300
     seed: int = 0
     threads: int = 1
@@ -120,7 +122,7 @@ def _tower(shape: Any, out: Path, settings: BuildSettings, watch: Watch) -> torc
     torch.manual_seed(settings.seed)  # pyright: ignore[reportUnknownMemberType]
     tower = hf.build_tower(shape, attention="eager")
     head = DenseHead(shape.hidden, recipe.PATCHES)
-    parts = {"tower": PartConfig(lr=1.2e-3, weight_decay=0.01), "head": PartConfig(lr=1.2e-3)}
+    parts = {"tower": PartConfig(lr=1.2e-3, weight_decay=0.01, muon=0.04), "head": PartConfig(lr=1.2e-3)}
     loop = _loop(settings.tower_steps, parts, settings.seed, log_every=20)
     _fit(DenseObjective(tower, head, TowerData()), loop, out, watch)
     return tower
@@ -134,16 +136,16 @@ def _decoder(shape: Any, tokenizer: TextTokenizer, out: Path, settings: BuildSet
     # Head and symbols start as the embeddings, so that copying is learned once and not for every character.
     decoder.lm_head.weight.data.copy_(embeddings.data)
     tables.start_from(embeddings.data, [tokenizer.token_id(char) for char in CHARACTERS])
-    parts = {"decoder": PartConfig(lr=1e-3, weight_decay=0.01), "tables": PartConfig(lr=1e-3)}
+    parts = {"decoder": PartConfig(lr=1e-3, weight_decay=0.01, muon=0.02), "tables": PartConfig(lr=1e-3)}
     loop = _loop(settings.decoder_steps, parts, settings.seed)
-    _fit(GridObjective(decoder, tables, tokenizer, DecoderData()), loop, out, watch)
+    _fit(GridObjective(decoder, tables, tokenizer, DecoderData(more=_MORE, blank=_BLANK)), loop, out, watch)
     return decoder
 
 
 def _stages(settings: BuildSettings) -> tuple[tuple[int, LoopConfig, TuneData], ...]:
     first = {PROJECTOR: PartConfig(lr=4e-3)}
     second = {PROJECTOR: PartConfig(lr=2e-3), DECODER: PartConfig(lr=6e-4)}
-    data = TuneData()
+    data = TuneData(more=_MORE, blank=_BLANK)
     return (
         (1, _loop(settings.stage1_steps, first, settings.seed), replace(data, seed="stage1")),
         (2, _loop(settings.stage2_steps, second, settings.seed), replace(data, seed="stage2")),

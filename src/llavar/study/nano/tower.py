@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from llavar.render import grid as grids
 from llavar.render.layouts import Style, page, scene
-from llavar.study.nano.scenes import pixels
+from llavar.study.nano.scenes import pixels, varied
 from llavar.train.loop import Size
 
 _SHARES = (1.0, 1.0, 0.1, 0.1, 0.05, 0.05)
@@ -34,12 +34,16 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TowerData:
-    """What the tower is shown. ``pages`` is the share of pictures that are full of text."""
+    """What the tower is shown.
+
+    ``pages`` is the share of pictures that are full of text; ``varied`` lets letters differ from the fonts'.
+    """
 
     size: int = 96
     patches: int = 12
     batch: int = 32
     pages: float = 0.75
+    varied: bool = True
     seed: str = "tower"
 
 
@@ -100,6 +104,8 @@ def _sample(data: TowerData, index: int) -> tuple[np.ndarray, np.ndarray]:
     style = Style(random_text=0.6, shapes=0.6, wild=0.3)
     seed = f"{data.seed}:{index}"
     drawn = page(seed, style) if index % 100 < 100 * data.pages else scene(seed, style)
+    if data.varied:
+        drawn = varied(drawn, seed)
     labels = grids.grid(drawn, data.patches).cells()
     return pixels(drawn, data.size, index), labels.reshape(-1, labels.shape[-1])
 

@@ -21,7 +21,7 @@ from llavar.models.tokenizer import TextTokenizer
 from llavar.records import Encoded, Example, Pack
 from llavar.render.layouts import Style
 from llavar.study.nano.decoder import lesson
-from llavar.study.nano.scenes import pixels
+from llavar.study.nano.scenes import pixels, varied
 from llavar.train.llava import parts_of
 from llavar.train.loop import Size
 
@@ -31,7 +31,8 @@ class TuneData:
     """What is asked about how many scenes.
 
     ``pages`` is the share of them that are lines of a page, to be spelt; ``more`` and ``blank`` are those of
-    :func:`~llavar.study.nano.decoder.lesson`. A step is computed in ``parts`` micro-batches of like length.
+    :func:`~llavar.study.nano.decoder.lesson`; ``varied`` lets letters differ from the fonts'. A step is
+    computed in ``parts`` micro-batches of like length.
     """
 
     size: int = 96
@@ -43,6 +44,7 @@ class TuneData:
     random_text: float = 0.45
     more: float = 0.0
     blank: float = 0.0
+    varied: bool = True
     seed: str = "tune"
 
 
@@ -103,6 +105,8 @@ class SceneObjective(LessonObjective):
             more=data.more,
             blank=data.blank,
         )
+        if data.varied:
+            drawn = varied(drawn, name)
         row = Example(id=str(index), images=(str(index),), conversation=conversation)
         encoded = encode(
             row, self.tokenizer, chat.get("llava_v1"), image_tokens=self.data.patches**2, start_end=True
