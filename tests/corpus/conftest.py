@@ -19,6 +19,21 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module of stages for tests of the runner, likewise."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    return importlib.import_module("runner_stages")
+
+
+@pytest.fixture
+def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where those stages leave a line for each item that they compute."""
+    path = tmp_path / "trace"
+    monkeypatch.setenv("RUNNER_TRACE", str(path))
+    return path
+
+
+@pytest.fixture
 def blank(tmp_path: Path) -> Callable[..., Path]:
     """Makes a white picture of a given width; the fake engines behave by it."""
 

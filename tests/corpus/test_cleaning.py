@@ -232,9 +232,13 @@ def test_unfinished_files_and_stages_of_other_recipes_go(source: Tables, engines
     (root / "images" / "ab" / "x.png.part").write_bytes(b"12345")
     (root / "stages" / "near").mkdir()
     (root / "stages" / "near" / "000000.parquet").write_bytes(b"123")
+    (root / "reuse").mkdir()
+    for stage in ("near", "ocr"):
+        (root / "reuse" / f"{stage}-000000.json").write_bytes(b"{}")
     done = by_kind(clean(root))
     assert (done[Waste.UNFINISHED].files, done[Waste.UNFINISHED].bytes) == (1, 5)
-    assert (done[Waste.STAGES].files, done[Waste.STAGES].bytes) == (1, 3)
+    assert (done[Waste.STAGES].files, done[Waste.STAGES].bytes) == (2, 5)
+    assert [path.name for path in (root / "reuse").iterdir()] == ["ocr-000000.json"]
     assert not (root / "stages" / "near").exists()
     assert files(root, "stages", "products", "images", "fetched") == before
 
@@ -270,3 +274,93 @@ def test_the_command_says_what_it_frees(
     assert "fetched/ was removed" in capsys.readouterr().out
     assert main(["corpus", "clean", str(root), "--fetched"]) == 0
     assert "downloads in fetched/: none" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------------ thinning
+
+
+def wide(root: Path, source: Source, engines: ModuleType, height: int) -> Corpus:
+    """Rows of those pictures whose lines are of at least this height, as a model sees them."""
+    corpus = Corpus(root)
+    stages: list[Stage] = [
+        FetchStage(root=root, settings=FetchSettings(allow_private=True, attempts=1)),
+        OpenStage(root=root, time_limit=None),
+        OcrStage(root=root, engines=(engines.FakeEngine,), time_limit=None),
+        PairsStage(settings=PairsSettings(layout=LayoutSettings(min_height=height))),
+    ]
+    corpus.run(source, stages, settings=RunSettings(shard_rows=3))
+    write_products(corpus, [SCAN, *(stage.name for stage in stages)])
+    return corpus
+
+
+@pytest.fixture
+def thin(source: Tables, server: Server, engines: ModuleType, tmp_path: Path) -> Path:
+    """A corpus of the one row whose lines are high enough; the pictures of the others are gone."""
+    held = io.BytesIO()
+    Image.new("RGB", (120, 200), "red").save(held, "PNG")
+    server.files["/90.png"] = held.getvalue()
+    root = tmp_path / "corpus"
+    wide(root, source, engines, height=150)
+    server.asked.clear()
+    assert len(list(root.glob("images/*/*"))) == 5
+    found = by_kind(clean(root))[Waste.REJECTED]
+    assert (found.files, found.removed) == (4, False)
+    assert by_kind(clean(root, rejected=True))[Waste.REJECTED].removed
+    assert len(list(root.glob("images/*/*"))) == 1
+    return root
+
+
+def test_products_hold_no_picture_without_a_row_and_nothing_is_done_for_what_was_removed(
+    thin: Path, source: Tables, server: Server, engines: ModuleType
+):
+    before = files(thin, "stages", "products", "images")
+    assert len(list((thin / "products" / "images").iterdir())) == 1
+    wide(thin, source, engines, height=150)
+    assert files(thin, "stages", "products", "images") == before
+    assert by_kind(clean(thin, rejected=True))[Waste.REJECTED].files == 0
+    assert not server.asked
+
+
+def test_rows_that_a_changed_recipe_wants_have_their_pictures_opened_again(
+    thin: Path, source: Tables, server: Server, engines: ModuleType, tmp_path: Path
+):
+    wide(thin, source, engines, height=0)
+    wide(tmp_path / "other", source, engines, height=0)
+    kinds = ("stages", "products", "images")
+    assert files(thin, *kinds) == files(tmp_path / "other", *kinds)
+    assert len(json.loads((thin / "products" / "stage1.json").read_text())) == 5
+
+
+def test_with_downloads_gone_as_well_they_are_fetched_again_and_left_out_if_they_are_others(
+    thin: Path, source: Tables, server: Server, engines: ModuleType
+):
+    clean(thin, fetched=True)
+    del server.files["/70.png"]
+    server.files["/80.png"] = png(80, seed=1)
+    wide(thin, source, engines, height=0)
+    assert len(json.loads((thin / "products" / "stage1.json").read_text())) == 3
+    found = rejects(thin)
+    lost = "its file was removed and cannot be had again"
+    assert found["70.png"][:2] == found["80.png"][:2] == ("pairs", lost)
+    assert "404" in found["70.png"][2]
+    assert "90.png" not in found
+
+
+def test_a_picture_that_is_another_when_it_is_opened_again_is_left_out(
+    thin: Path, source: Tables, engines: ModuleType
+):
+    raw = hashlib.sha256(png(70)).hexdigest()
+    (thin / "fetched" / raw[:2] / raw).write_bytes(png(80, seed=2))
+    wide(thin, source, engines, height=0)
+    assert rejects(thin)["70.png"][2] == "what it was made of is another picture now"
+
+
+def test_pictures_stay_while_stages_are_not_done(source: Tables, engines: ModuleType, tmp_path: Path):
+    root = tmp_path / "corpus"
+    fetch = FetchStage(root=root, settings=FetchSettings(allow_private=True, attempts=1))
+    chain: list[Stage] = [fetch, OpenStage(root=root, time_limit=None), ExactStage()]
+    Corpus(root).run(source, chain, until="open")
+    with pytest.raises(ConfigError, match="the stage 'exact' is not done"):
+        clean(root, rejected=True)
+    assert by_kind(clean(root))[Waste.REJECTED].files == 0
+    assert main(["corpus", "clean", str(root), "--rejected"]) == 2

@@ -162,7 +162,12 @@ def test_each_picture_arrives_or_says_why_not(server: Server, tmp_path: Path):
     assert "status 404" in said["/missing"][1]
     assert "the limit is 100,000" in said["/endless"][1]
     assert "status 503" in said["/down"][1]
-    assert {said[path][0] for path in ("/missing", "/short", "/loop", "/down")} == {"it cannot be fetched"}
+    assert {path: said[path][0] for path in ("/missing", "/loop", "/short", "/down")} == {
+        "/missing": "it cannot be fetched",
+        "/loop": "it cannot be fetched",
+        "/short": "it cannot be fetched at present",
+        "/down": "it cannot be fetched at present",
+    }
     assert (server.asked["/missing"], server.asked["/down"]) == (1, 3)
 
 

@@ -97,8 +97,8 @@ def test_where_no_corpus_is_one_sentence_says_so(arguments: list[str], capsys: p
     ("text", "sentence"),
     [
         ("source: {folder: p}\nshard_row: 3", "shard_row: Unexpected keyword"),
-        ("source: {folder: p, tables: [x.json]}", "either a folder or tables"),
-        ("source: {}", "either a folder or tables"),
+        ("source: {folder: p, tables: [x.json]}", "name one of the three"),
+        ("source: {}", "name one of the three"),
         (
             "source: {folder: p}\nocr: {engines: [eyes]}",
             "the OCR engine is 'eyes'; known are easyocr, paddleocr, rapidocr, tesseract",

@@ -28,19 +28,6 @@ SOURCE = HERE.parents[1] / "src"
 SETTINGS = RunSettings(shard_rows=8, workers=2)
 
 
-@pytest.fixture
-def stages(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(HERE))
-    return importlib.import_module("runner_stages")
-
-
-@pytest.fixture
-def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "trace"
-    monkeypatch.setenv("RUNNER_TRACE", str(path))
-    return path
-
-
 def traced(trace: Path) -> Counter[str]:
     """How many items each stage has computed since the last look."""
     lines = trace.read_text().splitlines() if trace.exists() else []

@@ -61,8 +61,25 @@ def _add_run(parts: Commands) -> None:
     )
     corpus_stage.add_recipe(parser)
     parser.add_argument("--until", metavar="STAGE", help="stop after this stage, and write no rows")
+    parser.add_argument(
+        "--retry",
+        action="store_true",
+        help="try again what was left out by a time limit, a process that died, or a server that was busy or "
+        "did not answer",
+    )
     corpus_ray.add(parser)
     parser.set_defaults(command=_run)
+
+
+def _tried_again(arguments: argparse.Namespace) -> frozenset[str]:
+    """Reasons for which items are tried again; their products are out of date from then on."""
+    from llavar.corpus.products import forget
+    from llavar.corpus.retry import PASSING
+
+    if not getattr(arguments, "retry", False):  # the commands for one stage have no such option
+        return frozenset()
+    forget(arguments.out)
+    return PASSING
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -83,7 +100,12 @@ def _run(arguments: argparse.Namespace) -> int:
     source = withheld(source_of(recipe, arguments.recipe.parent), arguments.out)
     save_recipe(recipe, arguments.out)
     with corpus_ray.crews_of(arguments.cluster, recipe, arguments.out) as crews:
-        settings = RunSettings(shard_rows=recipe.shard_rows, workers=recipe.workers, crews=crews)
+        settings = RunSettings(
+            shard_rows=recipe.shard_rows,
+            workers=recipe.workers,
+            crews=crews,
+            retry=_tried_again(arguments),
+        )
         summary = corpus.run(source, stages, settings=settings, until=arguments.until, on_step=_Lines().say)
     purge(arguments.out)
     if arguments.until is not None:

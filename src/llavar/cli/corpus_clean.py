@@ -15,6 +15,17 @@ _WORDS = {
     "unfinished": "files that a killed run left behind",
     "stages": "stages that the last recipe does not have",
     "fetched": "downloads in fetched/",
+    "rejected": "pictures in images/ that no row uses",
+}
+_OPTION = {
+    "fetched": "They can be had again only while their URLs answer; --fetched removes them",
+    "rejected": "Other settings may want them; --rejected removes them",
+}
+"""What goes only where it is asked for."""
+_AFTERWARDS = {
+    "fetched": "Pictures that a changed recipe has opened anew are fetched again, and left out if their URL "
+    "has died by then",
+    "rejected": "Those that a changed recipe wants are opened again, and left out if they are others by then",
 }
 
 
@@ -23,8 +34,8 @@ def add(parts: Commands) -> None:
         "clean",
         help="remove what a corpus no longer needs",
         description="Remove files that killed runs left behind, and stages that the last recipe does not "
-        "have; with --fetched also the pictures as they came from the network. Products, pictures, "
-        "provenance and all commands on them stay.",
+        "have; with --fetched also the pictures as they came from the network, with --rejected those of rows "
+        "that were left out. Products, their pictures, provenance and all commands on them stay.",
     )
     parser.add_argument("corpus", type=Path, metavar="CORPUS")
     parser.add_argument(
@@ -32,6 +43,12 @@ def add(parts: Commands) -> None:
         action="store_true",
         help="remove raw downloads as well: nobody needs them unless pictures are opened anew, and then "
         "they are fetched again, which fails where a URL has died",
+    )
+    parser.add_argument(
+        "--rejected",
+        action="store_true",
+        help="remove opened pictures that no row uses as well: where a changed recipe wants them they are "
+        "opened again",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what there is, and remove nothing")
     parser.add_argument("--json", action="store_true", help="print what was removed as one object")
@@ -44,7 +61,8 @@ def _clean(arguments: argparse.Namespace) -> int:
 
     from llavar.corpus.cleaning import clean
 
-    done = clean(arguments.corpus, fetched=arguments.fetched, dry=arguments.dry_run)
+    fetched, rejected = arguments.fetched, arguments.rejected
+    done = clean(arguments.corpus, fetched=fetched, rejected=rejected, dry=arguments.dry_run)
     if arguments.json:
         freed = sum(one.bytes for one in done if one.removed)
         print(json.dumps({"freed": freed, "found": [asdict(one) for one in done]}))
@@ -57,19 +75,17 @@ def _clean(arguments: argparse.Namespace) -> int:
 
 
 def _said(one: Cleaned) -> str:
-    is_raw = one.kind.value == "fetched"
+    kind = one.kind.value
     if not one.files:
         return f"{_WORDS[one.kind.value]}: none"
     what = f"{_WORDS[one.kind.value]}: {one.files} of {_size(one.bytes)}"
     if not one.removed:
-        why = ". They can be had again only while their URLs answer; --fetched removes them" if is_raw else ""
-        return f"{what}, there{why}"
-    if is_raw:
-        return (
-            f"{what}, removed. Pictures that a changed recipe has opened anew are fetched again, and left "
-            "out if their URL has died by then"
-        )
-    return f"{what}, removed"
+        return f"{what}, there{_after(_OPTION.get(kind))}"
+    return f"{what}, removed{_after(_AFTERWARDS.get(kind))}"
+
+
+def _after(sentence: str | None) -> str:
+    return f". {sentence}" if sentence else ""
 
 
 def _size(count: int) -> str:

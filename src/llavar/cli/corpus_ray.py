@@ -35,7 +35,7 @@ def crews_of(address: str | None, recipe: CorpusRecipe, out: Path) -> Generator[
         return
     from llavar.corpus.cluster import cluster
 
-    folder = recipe.source.folder
+    folder = recipe.source.pictures
     folders = () if folder is None else (folder,)
     # Ray tells of lost workers on the standard output, where a run's own result belongs.
     with (

@@ -65,6 +65,7 @@ class CaptionStage:
     time_limit: float | None = 120.0
     name: ClassVar[str] = STAGE
     version: ClassVar[int] = 1
+    adds: ClassVar[tuple[str, ...]] = ("description",)
 
     @property
     def settings(self) -> CaptionSettings:
@@ -73,6 +74,9 @@ class CaptionStage:
     @property
     def device(self) -> str:
         return device_of(self.captioner)
+
+    def basis(self, item: Item) -> object:
+        return item.file or item.origin, item.readings
 
     def maker(self) -> CaptionStage:
         return self

@@ -63,6 +63,7 @@ class FeatureStage:
     time_limit: float | None = 60.0
     name: ClassVar[str] = FEATURES
     version: ClassVar[int] = 1
+    adds: ClassVar[tuple[str, ...]] = ("features",)
 
     @property
     def settings(self) -> FeatureSettings:
@@ -71,6 +72,9 @@ class FeatureStage:
     @property
     def device(self) -> str:
         return device_of(self.encoder)
+
+    def basis(self, item: Item) -> object:
+        return item.file or item.origin
 
     def maker(self) -> FeatureStage:
         return self

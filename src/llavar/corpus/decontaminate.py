@@ -175,8 +175,10 @@ class DecontaminateStage:
 
 
 def _equal(item: Item, files: dict[str, str], pixels: dict[str, str]) -> tuple[str, str, str] | None:
+    download = item.origin.download
+    noted = () if download is None else (download.sha256,)
     if item.file is not None:
-        for digest in (item.file.sha256, item.file.original_sha256):
+        for digest in (item.file.sha256, item.file.original_sha256, *noted):
             if digest in files:
                 return files[digest], LeakReason.FILE, ""
     if item.fingerprint is not None and item.fingerprint.pixels in pixels:

@@ -37,6 +37,8 @@ class FetchReason(StrEnum):
     """Why a picture is not there."""
 
     FAILED = "it cannot be fetched"
+    LATER = "it cannot be fetched at present"
+    """Its server did not answer in time, was busy, or could not be reached, however often it was asked."""
     NO_AI = "its server asks not to train on it"
     EMPTY = "it has 0 bytes"
 
@@ -85,7 +87,7 @@ class FetchStage:
     wait: Callable[[float], None] = time.sleep
     """Between attempts; tests do not want to."""
     name: ClassVar[str] = STAGE
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def run(self, items: Sequence[Item]) -> Iterator[tuple[int, Outcome]]:
         """Outcomes as they come. Given up in the middle, it starts no more and waits for those under way."""
@@ -104,10 +106,12 @@ class FetchStage:
         return bool(item.origin.url) and item.file is not None and not (self.root / item.file.path).is_file()
 
     def _one(self, item: Item, hosts: _Hosts) -> Outcome:
-        if not item.origin.url:
+        if item.origin.path or not item.origin.url:
             return item
         try:
             got = self._fetched(item.origin.url, hosts)
+        except net.PassingError as error:
+            return _reject(item, FetchReason.LATER, str(error))
         except FetchError as error:
             return _reject(item, FetchReason.FAILED, str(error))
         except Exception as error:  # noqa: BLE001 - one picture must not end the run

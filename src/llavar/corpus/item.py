@@ -12,12 +12,34 @@ from llavar.records import Conversation, Reading, Reject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Download:
+    """What another program noted of a picture that it had fetched. Nobody here has seen that file.
+
+    ``sha256`` is of what a server sent, and the size is that picture's, -1 where nothing was noted. The file
+    that the program left may be another one, resized and encoded anew.
+    """
+
+    sha256: str = ""
+    width: int = -1
+    height: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """Which bytes of a tar a picture is."""
+
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
     """Where a picture was found. ``source`` names an entry of the recipe; ``caption`` is its text there.
 
     The numbers are those of LAION's metadata, -1 where the source has none: probability of a watermark and
     of unsafe content, similarity of picture and caption. ``stamp`` says which state of a file in a folder was
-    found, until the picture is opened: from there on its hashes do.
+    found, and ``member`` where a picture lies in a tar (the folder of its ``path``), until it is opened: from
+    there on its hashes do.
     """
 
     source: str
@@ -29,6 +51,8 @@ class Origin:
     unsafe: float = -1.0
     similarity: float = -1.0
     stamp: str = ""
+    member: Member | None = None
+    download: Download | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,30 @@ class ShardRecord:
     attempts: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSummary:
+    """What a stage has made. ``computed`` counts the shards of this run, ``seconds`` is of all of them."""
+
+    stage: str
+    shards: int
+    computed: int
+    rows: int
+    kept: int
+    seconds: float
+
+
+def summed(stage: str, records: Sequence[ShardRecord], *, computed: int) -> StageSummary:
+    """What the records of a stage amount to."""
+    return StageSummary(
+        stage=stage,
+        shards=len(records),
+        computed=computed,
+        rows=sum(record.rows for record in records),
+        kept=sum(record.kept for record in records),
+        seconds=round(sum(record.seconds for record in records), 3),
+    )
+
+
 class Manifest:
     """The records of a corpus folder. One process writes at a time (the runner holds a lock)."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -45,6 +45,12 @@ class Step:
 
 
 OnStep = Callable[[Step], None]
+
+
+def is_because(outcome: Outcome, stage: str, reasons: Container[str]) -> bool:
+    """Whether an item ended in a stage for one of these reasons, or goes on without its row."""
+    said = (outcome,) if isinstance(outcome, Reject) else outcome.notes
+    return any(one.stage == stage and one.reason in reasons for one in said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +108,20 @@ class OpenShard:
     def complete(self) -> bool:
         return len(self.outcomes) == len(self.items)
 
-    def restore(self) -> None:
-        """Take up what an earlier run had found out."""
+    def restore(self, is_tried: Callable[[Outcome], bool]) -> None:
+        """Take up what an earlier run had found out, the latest of an item, but for what is tried again."""
         for index, outcome in self.journal.load() if self.journal is not None else ():
-            if index < len(self.items) and index not in self.outcomes and outcome.id == self.items[index].id:
+            if index < len(self.items) and outcome.id == self.items[index].id:
                 self.outcomes[index] = outcome
-                self.progress.add(outcome)
+        self.outcomes = {index: outcome for index, outcome in self.outcomes.items() if not is_tried(outcome)}
+        for outcome in self.outcomes.values():
+            self.progress.add(outcome)
+
+    def lose(self, lost: Iterable[tuple[int, str]]) -> None:
+        """Items whose files cannot be had again, and why."""
+        for index, why in lost:
+            id = self.items[index].id
+            self.add(index, Reject(id=id, stage=self.stage, reason=Failure.GONE, detail=why))
 
     def add(self, index: int, result: Outcome | Lost) -> None:
         if isinstance(result, Lost):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 from llavar.corpus.item import Fingerprint, Item, PictureFile
 from llavar.corpus.stage import Outcome
 from llavar.errors import ConfigError, ImageError, NotFoundError
-from llavar.images import open_image
+from llavar.images import Limits, open_image
 from llavar.records import Reject
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 STAGE = "open"
 FOLDER = "images"
+THINNED = "images.thinned"
+"""A file beside it, once pictures that no row uses were removed from it."""
 
 _SIDE = 64
 """A picture is brought to 64 x 64 grey pixels; of its cosine transform the 16 x 16 slowest waves count."""
@@ -80,6 +82,15 @@ class OpenStage:
     def maker(self) -> OpenStage:
         return self
 
+    @property
+    def has_lost(self) -> bool:
+        return (self.root / THINNED).exists()
+
+    def is_gone(self, item: Item) -> bool:
+        """Of pictures that were encoded anew; others lie outside of the corpus."""
+        file = item.file
+        return file is not None and bool(item.origin.url) and not (self.root / file.path).is_file()
+
     def __call__(self) -> Callable[[Item], Outcome]:
         return partial(measured, root=self.root, settings=self.settings)
 
@@ -89,10 +100,8 @@ def measured(item: Item, *, root: Path, settings: OpenSettings) -> Outcome:
     name = item.file.path if item.file is not None else item.origin.path
     if not name:
         return _reject(item, OpenReason.NO_FILE, item.origin.url)
-    path = root / name
     try:
-        picture = open_image(path, called=name)
-        data = path.read_bytes()
+        picture, data = _opened(item, root, name)
     except (ImageError, NotFoundError) as error:
         return _reject(item, OpenReason.CANNOT_OPEN, str(error))
     except OSError as error:
@@ -103,6 +112,7 @@ def measured(item: Item, *, root: Path, settings: OpenSettings) -> Outcome:
     if long > settings.max_ratio * short:
         detail = f"{long} x {short} pixels, at most {settings.max_ratio:g} to 1 is wanted"
         return _reject(item, OpenReason.TOO_LONG, detail)
+    original = hashlib.sha256(data).hexdigest() if item.origin.url else ""
     if item.origin.url:
         name, picture, data = _encoded(picture, data, root, settings)
     file = PictureFile(
@@ -111,11 +121,22 @@ def measured(item: Item, *, root: Path, settings: OpenSettings) -> Outcome:
         width=picture.width,
         height=picture.height,
         bytes=len(data),
-        original_sha256="" if item.file is None else item.file.original_sha256,
+        original_sha256=original,
     )
     # Without the stamp: a file that was touched and is the same changes nothing behind this stage.
-    origin = replace(item.origin, stamp="")
+    origin = replace(item.origin, stamp="", member=None)
     return replace(item, origin=origin, file=file, fingerprint=fingerprint(picture))
+
+
+def _opened(item: Item, root: Path, name: str) -> tuple[Image, bytes]:
+    """The picture of an item and the bytes that it came as. Raises ImageError, NotFoundError, OSError."""
+    member = item.origin.member
+    if item.file is not None or member is None:
+        return open_image(root / name, called=name), (root / name).read_bytes()
+    with (root / name).parent.open("rb") as tar:
+        tar.seek(member.offset)
+        data = tar.read(min(member.bytes, Limits().max_bytes + 1))  # which open_image refuses
+    return open_image(data, called=name), data
 
 
 def _encoded(picture: Image, original: bytes, root: Path, settings: OpenSettings) -> tuple[str, Image, bytes]:

@@ -52,9 +52,9 @@ _STAGES = {
 
 def _missing(recipe: CorpusRecipe, part: Part) -> str:
     """Why a recipe does not have a part, and what to do about it; empty if it has."""
-    if part is Part.FETCH and recipe.source.folder is not None:
+    if part is Part.FETCH and recipe.source.pictures is not None:
         return (
-            f"the pictures of {recipe.source.folder} are there already; name tables of URLs as its source, "
+            f"the pictures of {recipe.source.pictures} are there already; name tables of URLs as its source, "
             "or go on with  llavar corpus ocr"
         )
     if part is Part.SELECT and recipe.select is None:

@@ -343,6 +343,11 @@ def summary_of(root: Path) -> ProductSummary | None:
         return None
 
 
+def forget(root: Path) -> None:
+    """Have the products of a corpus written again by the next run, equal shards or not."""
+    (root / PRODUCTS / SUMMARY).unlink(missing_ok=True)
+
+
 def _bytes_of_pictures(paths: Sequence[Path], root: Path, folder: Path) -> tuple[int, bool]:
     """What the pictures weigh, and whether they (the first of them) lie on another disk than ``folder``."""
     import pyarrow.parquet as parquet

@@ -15,6 +15,7 @@ from llavar.corpus.clusters import ClusterChoice
 from llavar.corpus.decontaminate import LeakChoice
 from llavar.corpus.dedup import ExactStage, NearSettings, NearStage
 from llavar.corpus.fetch import FetchSettings, FetchStage
+from llavar.corpus.img2dataset import Img2dataset
 from llavar.corpus.layout import LayoutSettings
 from llavar.corpus.looking import (
     OcrChoice,
@@ -51,6 +52,8 @@ class SourceChoice:
 
     folder: Path | None = None
     """A folder of pictures; they stay where they are."""
+    img2dataset: Path | None = None
+    """The ``output_folder`` of img2dataset: pictures that are there already, with their URLs and captions."""
     tables: tuple[Path, ...] = ()
     """Parquet, JSONL or JSON files with a column of URLs."""
     columns: Columns = field(default_factory=Columns)
@@ -58,13 +61,22 @@ class SourceChoice:
     """What the source is called in the provenance of a row; by default its folder's or first table's name."""
 
     def __post_init__(self) -> None:
-        if (self.folder is None) == (not self.tables):
-            raise ConfigError("a source is either a folder or tables; name one of the two")
+        if sum(map(bool, (self.folder, self.img2dataset, self.tables))) != 1:
+            raise ConfigError("a source is a folder, img2dataset's output or tables; name one of the three")
+
+    @property
+    def pictures(self) -> Path | None:
+        """The folder where pictures are; None where they are to be fetched."""
+        return self.folder or self.img2dataset
 
     def within(self, base: Path) -> SourceChoice:
         """With whole paths, those given being relative to ``base``."""
-        folder = None if self.folder is None else (base / self.folder).absolute()
-        return replace(self, folder=folder, tables=tuple((base / path).absolute() for path in self.tables))
+        return replace(
+            self,
+            folder=self.folder and (base / self.folder).absolute(),
+            img2dataset=self.img2dataset and (base / self.img2dataset).absolute(),
+            tables=tuple((base / path).absolute() for path in self.tables),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +162,9 @@ def source_of(recipe: CorpusRecipe, base: Path) -> Source:
     choice = recipe.source
     if choice.folder is not None:
         return Folder(path=base / choice.folder, name=choice.name or choice.folder.name)
+    if choice.img2dataset is not None:
+        path, name = base / choice.img2dataset, choice.name or choice.img2dataset.name
+        return Img2dataset(path=path, columns=choice.columns, name=name)
     paths = tuple(base / path for path in choice.tables)
     return Tables(paths=paths, columns=choice.columns, name=choice.name or paths[0].name)
 
@@ -160,9 +175,10 @@ def stages_of(recipe: CorpusRecipe, root: Path, sight: Sight | None = None) -> l
     Raises:
         LlavarError: an engine, a model or a file that the recipe names is not there, or not as it says.
     """
-    fetching = [*metadata_stages(recipe), FetchStage(root=root, settings=recipe.fetch)]
+    source = recipe.source
     return [
-        *([] if recipe.source.folder is not None else fetching),
+        *([] if source.folder is not None else metadata_stages(recipe)),
+        *([FetchStage(root=root, settings=recipe.fetch)] if source.pictures is None else []),
         OpenStage(root=root, settings=recipe.open),
         *removed_stages(root),
         ExactStage(),

@@ -27,7 +27,8 @@ from llavar.corpus.item import Item
 from llavar.corpus.manifest import Manifest
 from llavar.corpus.reuse import Reuse
 from llavar.corpus.rows import path_of
-from llavar.corpus.shards import MANIFEST, SCAN, STAGES, Corpus, existing
+from llavar.corpus.scanning import SCAN, Entry, item_of
+from llavar.corpus.shards import MANIFEST, STAGES, Corpus, existing
 from llavar.corpus.stage import Outcome, Source
 from llavar.corpus.teaching.lesson import Request, lesson, take
 from llavar.corpus.teaching.replies import STORE, Paid, Replies
@@ -116,6 +117,8 @@ def _picture_marks(item: Item) -> Iterator[Marked]:
         yield Mark.FILE, item.file.sha256
         if item.file.original_sha256:
             yield Mark.FILE, item.file.original_sha256
+    if item.origin.download is not None and item.origin.download.sha256:
+        yield Mark.FILE, item.origin.download.sha256
     if item.fingerprint is not None:
         yield Mark.PIXELS, item.fingerprint.pixels
 
@@ -137,12 +140,10 @@ class Withheld:
     def fingerprint(self) -> str:
         return _hash(self.source.fingerprint() + self.withdrawn.digest)
 
-    def items(self) -> Iterator[Outcome]:
-        for outcome in self.source.items():
-            mark = self.withdrawn.source_mark(outcome) if isinstance(outcome, Item) else None
-            yield (
-                outcome if mark is None else Reject(id=f"removed {mark[1][:16]}", stage=SCAN, reason=_REASON)
-            )
+    def items(self) -> Iterator[Entry]:
+        for entry in self.source.items():
+            mark = self.withdrawn.source_mark(item_of(entry))
+            yield entry if mark is None else Reject(id=f"removed {mark[1][:16]}", stage=SCAN, reason=_REASON)
 
 
 def withheld(source: Source, root: Path) -> Source:
@@ -252,9 +253,15 @@ def remove(
     rerun()
     purge(root)
     _clear(root)
-    paths = {path_of(item) for item in found.items.values()}
-    left = tuple(sorted(path for path in paths if Path(path).is_absolute() and Path(path).exists()))
+    paths = {path for item in found.items.values() for path in (path_of(item), item.origin.path)}
+    left = tuple(sorted(path for path in paths if _is_outside(path)))
     return Removal(ids=tuple(sorted(found.items)), shards=len(found.shards), left=left)
+
+
+def _is_outside(path: str) -> bool:
+    """Whether a path is of a file, or of a picture in a tar, that is no part of the corpus."""
+    file = Path(path)
+    return file.is_absolute() and (file.exists() or file.parent.is_file())
 
 
 def _found(corpus: Corpus, withdrawn: Withdrawn) -> _Found:
@@ -303,7 +310,7 @@ def _last(first: dict[str, str], id: str) -> str:
 def _keep(corpus: Corpus, shards: set[int]) -> None:
     """Put the files of changed shards aside, so that only what was removed is computed anew: nothing."""
     with Manifest(corpus.root / MANIFEST) as manifest:
-        Reuse(corpus.root).keep_chain(manifest, corpus.files, shards)
+        Reuse(corpus.root).keep_chain(manifest, manifest.chain(), corpus.files, shards)
 
 
 def requests_of(stage: EndpointTeachStage, item: Item) -> list[str]:

@@ -50,11 +50,15 @@ class OcrStage:
     time_limit: float | None = 60.0
     name: ClassVar[str] = OCR
     version: ClassVar[int] = 2
+    adds: ClassVar[tuple[str, ...]] = ("readings",)
 
     @property
     def settings(self) -> OcrSettings:
         names = tuple(engine.name for engine in self.engines)
         return OcrSettings(engines=names, short_edge=self.short_edge)
+
+    def basis(self, item: Item) -> object:
+        return item.file or item.origin
 
     def maker(self) -> OcrStage:
         return self

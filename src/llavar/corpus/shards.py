@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import itertools
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,18 +22,19 @@ from pathlib import Path
 
 from llavar.corpus.crew import Loss, Lost
 from llavar.corpus.crews import Crews, LocalCrews
-from llavar.corpus.item import Item, Origin, Rejected
+from llavar.corpus.item import Item, Rejected
 from llavar.corpus.journal import Journal
 from llavar.corpus.keys import key_of
-from llavar.corpus.manifest import Manifest, ShardRecord
-from llavar.corpus.open_shard import Failure, OnStep, OpenShard, Progress, Step, Wanted
+from llavar.corpus.manifest import Manifest, ShardRecord, StageSummary, summed
+from llavar.corpus.open_shard import OnStep, OpenShard, Progress, Step, Wanted, is_because
 from llavar.corpus.parquet import Table
+from llavar.corpus.remade import Remade
 from llavar.corpus.reuse import Reuse
-from llavar.corpus.stage import FetchingStage, GatherStage, Outcome, RowStage, ShardStage, Source, Stage
+from llavar.corpus.scanning import SCAN, Entry, outcomes_of, shards_of
+from llavar.corpus.stage import GatherStage, Outcome, RowStage, ShardStage, Source, Stage
 from llavar.errors import ConfigError, DataError, NotFoundError
 from llavar.records import Reject
 
-SCAN = "scan"
 STAGES = "stages"
 MANIFEST = "manifest.sqlite"
 DECISION = "decision.bin"
@@ -54,24 +54,14 @@ class RunSettings:
     """Processes for stages that work item by item; None takes one per CPU."""
     crews: Crews = field(default_factory=LocalCrews)
     """Where these processes are."""
+    retry: frozenset[str] = frozenset()
+    """Items that were left out for one of these reasons are tried again."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.shard_rows <= 100_000:
             raise ConfigError(f"shard_rows is {self.shard_rows}; give 1 to 100000, 1000 for example")
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"workers is {self.workers}; give at least 1")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageSummary:
-    """What a stage has made. ``computed`` counts the shards of this run, ``seconds`` is of all of them."""
-
-    stage: str
-    shards: int
-    computed: int
-    rows: int
-    kept: int
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +104,9 @@ class Corpus:
             raise ConfigError(f"two stages have one name among {', '.join(names)}; rename one")
         last = len(stages) if until is None else _place(names, until)
         with self.claimed(), Manifest(self.root / MANIFEST) as manifest:
-            manifest.set_chain(names)
             known = {stage.name: stage for stage in stages}
-            run = _Run(self, manifest, settings, on_step or (lambda _step: None), known)
+            run = _Run(self, manifest, settings, on_step or (lambda _step: None), known, manifest.chain())
+            manifest.set_chain(names)
             summaries = [run.scan(source)]
             for before, stage in zip(names, stages[:last], strict=False):
                 summaries.append(run.stage(stage, before))
@@ -133,7 +123,7 @@ class Corpus:
     def chain(self) -> tuple[StageSummary, ...]:
         """What each stage of the last run has made so far, in their order."""
         with Manifest(self.root / MANIFEST) as manifest:
-            return tuple(_summary(name, manifest.records(name), computed=0) for name in manifest.chain())
+            return tuple(summed(name, manifest.records(name), computed=0) for name in manifest.chain())
 
     def items(self, stage: str) -> Iterator[list[Item]]:
         """The items that a stage kept, a shard at a time, in order."""
@@ -175,6 +165,11 @@ class Corpus:
 
     def read(self, path: Path) -> list[Item]:
         return self._items.read(path)
+
+    def outcomes(self, stage: str, shard: int) -> list[Outcome]:
+        """What came of the items of a shard, those that were kept first."""
+        path, rejects = self.files(stage, shard)
+        return [*self._items.read(path), *(one.reject for one in self._rejected.read(rejects))]
 
     @contextmanager
     def claimed(self) -> Generator[None]:
@@ -219,6 +214,8 @@ class _Run:
     settings: RunSettings
     on_step: OnStep
     stages: Mapping[str, Stage] = field(default_factory=dict[str, Stage])
+    old: Sequence[str] = ()
+    """The stages of the last run, until they are put aside."""
 
     # ------------------------------------------------------------------------------------------ the source
 
@@ -226,18 +223,32 @@ class _Run:
         """The source's items in shards of ``shard_rows``, read once; all of it again if it has changed."""
         key = self._key(source)
         if self._is_scanned(key):
-            return _summary(SCAN, self.manifest.records(SCAN), computed=0)
-        Reuse(self.corpus.root).keep_chain(self.manifest, self.corpus.files)
+            return summed(SCAN, self.manifest.records(SCAN), computed=0)
+        self._put_aside(SCAN, SCAN)
         self.manifest.cut(SCAN, 0)
         shards = rows = 0
-        for outcomes, is_last in _with_last(_cut(source.items(), self.settings.shard_rows)):
-            self._scanned(shards, key + (_LAST if is_last else ""), outcomes)
-            shards, rows = shards + 1, rows + len(outcomes)
+        for entries, is_last in shards_of(source.items(), self.settings.shard_rows):
+            self._scanned(shards, key + (_LAST if is_last else ""), entries)
+            shards, rows = shards + 1, rows + len(entries)
             self.on_step(Step(stage=SCAN, done=rows, total=0))
         if not rows:
             raise DataError("the source has no items; name a folder or a table that holds some")
         self._trim(SCAN, shards)
-        return _summary(SCAN, self.manifest.records(SCAN), computed=shards)
+        return summed(SCAN, self.manifest.records(SCAN), computed=shards)
+
+    def _put_aside(self, stage: str, before: str, *, itself: bool = False) -> None:
+        """Keep what the last run made behind a stage whose shards are about to change.
+
+        What the stage itself has made is of use too if ``itself``, or if another stage stood before it: its
+        own settings have not changed then.
+        """
+        old, self.old = list(self.old), ()
+        first = old.index(before) if before in old else 0
+        if stage in old[1:] and not itself and old[old.index(stage) - 1] == before:
+            first = old.index(stage)
+        elif stage in old[1:]:
+            first = old.index(stage) - 1
+        Reuse(self.corpus.root).keep_chain(self.manifest, old[first:], self.corpus.files)
 
     def _key(self, source: Source) -> str:
         return key_of(_FORMAT, SCAN, source.settings, source.fingerprint(), self.settings.shard_rows)
@@ -246,9 +257,9 @@ class _Run:
         records = self.manifest.records(SCAN)
         return bool(records) and records[-1].key == key + _LAST
 
-    def _scanned(self, shard: int, key: str, outcomes: Sequence[Outcome]) -> None:
+    def _scanned(self, shard: int, key: str, entries: Sequence[Entry]) -> None:
         started = time.perf_counter()
-        items = [outcome if isinstance(outcome, Item) else _placeholder(outcome) for outcome in outcomes]
+        outcomes, items = outcomes_of(entries)
         kept, digest = self.corpus.write(self.corpus.path(SCAN, shard), outcomes, items)
         seconds = round(time.perf_counter() - started, 3)
         self.manifest.done(
@@ -269,23 +280,37 @@ class _Run:
     def stage(self, stage: Stage, before: str) -> StageSummary:
         """All shards of a stage that are not done under their key."""
         base, wanted = self._wanted(stage, before)
-        missing = self._missing(stage, wanted)
+        again = self._again(stage, wanted)
+        missing = [want for want in wanted if want.shard in again or not self._is_done(stage.name, want)]
+        if missing:
+            self._put_aside(stage.name, before, itself=bool(again))
         self._trim(stage.name, len(wanted))
         progress = Progress(stage.name, self.on_step, total=sum(want.rows for want in wanted))
         progress.skip(sum(want.rows for want in wanted) - sum(want.rows for want in missing))
         if missing:
             self._compute(stage, before, missing, progress, base)
         Reuse(self.corpus.root).clear(stage.name)
-        return _summary(stage.name, self.manifest.records(stage.name), computed=len(missing))
+        return summed(stage.name, self.manifest.records(stage.name), computed=len(missing))
 
     def behind(self, source: Source, names: Sequence[str], stages: Sequence[Stage]) -> str | None:
         """The first stage that is not done; what comes after it follows from it."""
         if not self._is_scanned(self._key(source)):
             return SCAN
         for before, stage in zip(names, stages, strict=False):
-            if self._missing(stage, self._wanted(stage, before)[1]):
+            if not all(self._is_done(stage.name, want) for want in self._wanted(stage, before)[1]):
                 return stage.name
         return None
+
+    def _again(self, stage: Stage, wanted: Sequence[Wanted]) -> set[int]:
+        """Shards that are done, with items that are to be tried again."""
+        if not self.settings.retry or isinstance(stage, GatherStage):
+            return set()
+        done = [want.shard for want in wanted if self._is_done(stage.name, want)]
+        is_tried, outcomes = self._is_tried(stage), partial(self.corpus.outcomes, stage.name)
+        return {shard for shard in done if any(map(is_tried, outcomes(shard)))}
+
+    def _is_tried(self, stage: Stage) -> Callable[[Outcome], bool]:
+        return partial(is_because, stage=stage.name, reasons=self.settings.retry)
 
     def _wanted(self, stage: Stage, before: str) -> tuple[str, list[Wanted]]:
         """What the keys of a stage begin with, and the shards that it should have under which keys."""
@@ -294,9 +319,6 @@ class _Run:
         if isinstance(stage, GatherStage):
             base = key_of(base, [record.sha256 for record in given])
         return base, [Wanted(record.shard, key_of(base, record.sha256), record.kept) for record in given]
-
-    def _missing(self, stage: Stage, wanted: Sequence[Wanted]) -> list[Wanted]:
-        return [want for want in wanted if not self._is_done(stage.name, want)]
 
     def _is_done(self, stage: str, want: Wanted) -> bool:
         is_known = self.manifest.find(stage, want.shard, want.key) is not None
@@ -389,29 +411,24 @@ class _Run:
         )
         journal = None if is_cheap else Journal(path, want.key)
         shard = OpenShard(stage.name, want, items, journal, progress, attempts)
-        shard.restore()
+        is_tried = self._is_tried(stage)
+        shard.restore(is_tried)
         if not isinstance(stage, GatherStage):
             base = key_of(_FORMAT, stage.name, stage.version, stage.settings)
-            known = Reuse(self.corpus.root).outcomes(
-                stage.name, want.shard, items, lambda given: key_of(base, given)
-            )
+            known = Reuse(self.corpus.root).outcomes(stage, want.shard, items, partial(key_of, base))
             for index, outcome in known:
-                if index not in shard.outcomes:
+                if index not in shard.outcomes and not is_tried(outcome):
                     shard.add(index, outcome)
-            self._bring_back(before, shard)
+            remade, missing = Remade(self.stages, self._read, self._results), shard.missing
+            lost = remade.downloads(before, [items[index] for index in missing])
+            shard.lose((missing[place], why) for place, why in lost)
+            if not is_cheap or stage.name == list(self.stages)[-1]:  # rows need their pictures
+                left = {index: items[index] for index in shard.missing}
+                shard.lose(remade.pictures(stage.name, want.shard, left))
         return shard
 
-    def _bring_back(self, before: str, shard: OpenShard) -> None:
-        """Files that the stage before had made, that are needed once more, and were removed meanwhile."""
-        maker = self.stages.get(before)
-        if not isinstance(maker, FetchingStage):
-            return
-        gone = [index for index in shard.missing if maker.is_gone(shard.items[index])]
-        for place, outcome in maker.run([shard.items[index] for index in gone]) if gone else ():
-            item = shard.items[gone[place]]
-            if outcome != item:
-                why = outcome.detail if isinstance(outcome, Reject) else "its URL gives another picture now"
-                shard.add(gone[place], Reject(id=item.id, stage=shard.stage, reason=Failure.GONE, detail=why))
+    def _read(self, stage: str, shard: int) -> list[Item]:
+        return self.corpus.read(self.corpus.path(stage, shard))
 
     def finish(self, shard: OpenShard) -> None:
         """Write the files of a shard, then vouch for them."""
@@ -463,32 +480,3 @@ def _place(names: Sequence[str], until: str) -> int:
     if until not in names:
         raise ConfigError(f"there is no stage {until!r} to stop after; the stages are {', '.join(names)}")
     return names.index(until)
-
-
-def _placeholder(reject: Reject) -> Item:
-    return Item(id=reject.id, origin=Origin(source=SCAN))
-
-
-def _cut(outcomes: Iterable[Outcome], size: int) -> Iterator[list[Outcome]]:
-    coming = iter(outcomes)
-    while shard := list(itertools.islice(coming, size)):
-        yield shard
-
-
-def _with_last(shards: Iterator[list[Outcome]]) -> Iterator[tuple[list[Outcome], bool]]:
-    held = next(shards, None)
-    while held is not None:
-        following = next(shards, None)
-        yield held, following is None
-        held = following
-
-
-def _summary(stage: str, records: Sequence[ShardRecord], *, computed: int) -> StageSummary:
-    return StageSummary(
-        stage=stage,
-        shards=len(records),
-        computed=computed,
-        rows=sum(record.rows for record in records),
-        kept=sum(record.kept for record in records),
-        seconds=round(sum(record.seconds for record in records), 3),
-    )

@@ -1,4 +1,7 @@
-"""Where pictures come from: a folder of them, or tables that name their URLs (LAION, LLaVAR's metadata)."""
+"""Where pictures come from: a folder of them, or tables that name their URLs (LAION, LLaVAR's metadata).
+
+:mod:`llavar.corpus.img2dataset` reads what that program has fetched.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
@@ -177,35 +180,52 @@ class Tables:
 
     def items(self) -> Iterator[Outcome]:
         """Raises DataError: a file is none of the three formats, or has no column of URLs."""
-        seen: dict[bytes, int] = {}
+        ids = UrlIds()
         for path in self.paths:
             for number, row in enumerate(_rows(path)):
-                yield self._item(path, number, row, seen)
+                yield self._item(path, number, row, ids)
 
-    def _item(
-        self, path: Path, number: int, row: Mapping[str, Any] | None, seen: dict[bytes, int]
-    ) -> Outcome:
+    def _item(self, path: Path, number: int, row: Mapping[str, Any] | None, ids: UrlIds) -> Outcome:
         if row is None:
             return Reject(id=f"{path.name}:{number}", stage=STAGE, reason=ScanReason.BROKEN)
-        url = row.get(self.columns.url)
-        if not isinstance(url, str) or not url.strip():
-            detail = f"column {self.columns.url!r} of {', '.join(map(str, row))}"[:200]
+        origin = origin_of(row, self.columns, self.name)
+        if origin is None:
+            detail = without_url(row, self.columns)
             return Reject(id=f"{path.name}:{number}", stage=STAGE, reason=ScanReason.NO_URL, detail=detail)
-        digest = hashlib.sha256(url.encode("utf-8", "replace")).digest()[:12]
-        seen[digest] = times = seen.get(digest, 0) + 1
-        return Item(id=digest.hex() + (f"-{times}" if times > 1 else ""), origin=self._origin(url, row))
+        return Item(id=ids.of(row[self.columns.url]), origin=origin)
 
-    def _origin(self, url: str, row: Mapping[str, Any]) -> Origin:
-        columns = self.columns
-        return Origin(
-            source=self.name,
-            url=_clean(url.strip()),
-            caption=_text(row.get(columns.caption)),
-            language=_text(row.get(columns.language)),
-            watermark=_number(row.get(columns.watermark)),
-            unsafe=_number(row.get(columns.unsafe)),
-            similarity=_number(row.get(columns.similarity)),
-        )
+
+@dataclass(slots=True)
+class UrlIds:
+    """Ids that are hashes of URLs; a URL that comes once more gets its number."""
+
+    _seen: dict[bytes, int] = field(default_factory=dict[bytes, int])
+
+    def of(self, url: str) -> str:
+        digest = hashlib.sha256(url.encode("utf-8", "replace")).digest()[:12]
+        self._seen[digest] = times = self._seen.get(digest, 0) + 1
+        return digest.hex() + (f"-{times}" if times > 1 else "")
+
+
+def origin_of(row: Mapping[str, Any], columns: Columns, source: str) -> Origin | None:
+    """What a row of anybody's table says of a picture; None where it has no URL."""
+    url = row.get(columns.url)
+    if not isinstance(url, str) or not url.strip():
+        return None
+    return Origin(
+        source=source,
+        url=_clean(url.strip()),
+        caption=_text(row.get(columns.caption)),
+        language=_text(row.get(columns.language)),
+        watermark=_number(row.get(columns.watermark)),
+        unsafe=_number(row.get(columns.unsafe)),
+        similarity=_number(row.get(columns.similarity)),
+    )
+
+
+def without_url(row: Mapping[str, Any], columns: Columns) -> str:
+    """What stands in a row whose URL is missing, for the detail of a reject."""
+    return _clean(f"column {columns.url!r} of {', '.join(map(str, row))}"[:200])
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any] | None]:
@@ -215,7 +235,7 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any] | None]:
         yield from parquet.plain_rows(path)
     elif ending in (".jsonl", ".ndjson"):
         with path.open("rb") as file:
-            yield from (_object(line) for line in file if line.strip())
+            yield from (json_object(line) for line in file if line.strip())
     elif ending == ".json":
         yield from _json(path)
     else:
@@ -233,7 +253,8 @@ def _json(path: Path) -> Iterator[Mapping[str, Any] | None]:
         yield cast("Mapping[str, Any]", row) if isinstance(row, dict) else None
 
 
-def _object(line: bytes) -> Mapping[str, Any] | None:
+def json_object(line: bytes) -> Mapping[str, Any] | None:
+    """None for what is no JSON, or no object."""
     try:
         found: object = json.loads(line)
     except (ValueError, RecursionError):
@@ -251,4 +272,7 @@ def _text(value: object) -> str:
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and value == value else -1.0
+    try:
+        return float(value) if isinstance(value, int | float) and value == value else -1.0
+    except OverflowError:  # JSON has whole numbers of any length
+        return -1.0

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
 from llavar.corpus.crew import Maker
-from llavar.corpus.item import Item
+from llavar.corpus.item import Item, Rejected
 from llavar.records import Reject
 
 Outcome = Item | Reject
@@ -63,11 +63,36 @@ class ShardStage(Stage, Protocol):
 
 
 @runtime_checkable
+class AddingStage(Stage, Protocol):
+    """Adds fields to an item that follow from a part of it: an item that changes elsewhere keeps them."""
+
+    adds: ClassVar[tuple[str, ...]]
+
+    def basis(self, item: Item) -> object:
+        """What of an item decides these fields, or its reject."""
+        ...
+
+
+@runtime_checkable
 class FetchingStage(ShardStage, Protocol):
     """Makes files that only the next stage reads, so that they may be removed behind it.
 
     Where they are needed once more, :meth:`run` is given the items that it had made, and gives equal ones.
     """
+
+    def is_gone(self, item: Item) -> bool:
+        """Whether the file of an item that it made is not there any more."""
+        ...
+
+
+@runtime_checkable
+class MakingStage(RowStage, Protocol):
+    """Makes a file of each item, for all stages behind it; given an item again, it makes an equal one."""
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether any such file may have been removed."""
+        ...
 
     def is_gone(self, item: Item) -> bool:
         """Whether the file of an item that it made is not there any more."""
@@ -100,6 +125,9 @@ class Source(Protocol):
         """Changes when the source has other items."""
         ...
 
-    def items(self) -> Iterator[Outcome]:
-        """Items in a fixed order, and rejects for entries that can be none. Ids are not repeated."""
+    def items(self) -> Iterator[Outcome | Rejected]:
+        """Items in a fixed order, and rejects for entries that can be none, with what is known of them.
+
+        Ids of items are not repeated.
+        """
         ...

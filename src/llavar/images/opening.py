@@ -100,7 +100,7 @@ def open_image(
             switch. (TIFF is always upright: Pillow turns it while decoding, for the original too.)
         reduced_to: Decode a JPEG at 1/2, 1/4 or 1/8 if both sides stay at least this long. Several times
             faster on photographs; other pixels than a full decode, so never where parity matters.
-        called: What sentences call it, where a path is not to stand in them.
+        called: What sentences call it, where a path is not to stand in them; also for bytes.
 
     Raises:
         NotFoundError: Nothing is at that path.
@@ -169,7 +169,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _read(source: Source, limits: Limits, called: str | None = None) -> tuple[str, bytes]:
     if isinstance(source, (bytes, bytearray, memoryview)):
-        name, data = "the picture given as bytes", bytes(source)
+        name, data = _quoted(called) if called else "the picture given as bytes", bytes(source)
     elif isinstance(source, (str, os.PathLike)):
         name, data = _read_path(source, limits, called)
     else:

@@ -197,7 +197,7 @@ def rehearse(
         parallel.reduce(trained)
         norm = parallel.clip(trained, config.clip)
         if math.isfinite(norm):  # at a rate of 0, what is not finite would still reach the weights
-            optimizer.step()  # pyright: ignore[reportUnknownMemberType]
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         seconds += time.monotonic() - before
         tokens += int(world.totals([float(own)])[0])
