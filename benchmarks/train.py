@@ -1,4 +1,4 @@
-"""How fast is training, beside stock trainers? python benchmarks/train.py [--only NAME ...] [--rounds 3]
+"""How fast is training, beside stock trainers? python benchmarks/train.py [--only NAME ...] [--steps 2]
 
     make peers                                  the environments of the peers, under .peers/
     python benchmarks/train.py                  a decoder of 26M parameters on a CPU, both loads
@@ -13,15 +13,26 @@ alone. Everyone decodes and normalises the pictures; rows are tokens already. St
 --peer-micro-batch rows at once, padded, and we --micro-batch packs.
 
 Each trainer is a process of its own. All of them wait, and are told in turn to do a round of --steps steps,
-so that the machine's moods meet them alike; the first round, --warm steps, is not counted. Taken are useful
-tokens (those of rows, not padding) a second, the share of waiting for data, the most memory that the process
-held (on a GPU: torch), and the loss of every step. ``of_best`` is our rate by the best peer's, round by
-round; ``processor_ratio`` is the same of the time that the processor was used.
+so that the machine's moods meet them alike; who begins moves on by one from round to round. The first round,
+--warm steps, is not counted. Taken are useful tokens (those of rows, not padding) a second, the share of
+waiting for data, the most memory that the process held (on a GPU: torch), and the loss of every step.
+``of_best`` is our rate by the best peer's, round by round; ``processor_ratio`` is the same of the time that
+the processor was used. With --peak-tflops also the share of the peak (MFU); its formula is in train_sums.py.
+
+``factory-packed`` is LLaMA-Factory with ``neat_packing``: its own packer, over all rows, so that its steps
+hold other rows than everyone else's. Its first loss is held against that of the same rows one at a time.
+``factory-joined`` (only by --only) is its ``packing`` without ``neat``.
 
 ``without`` trains with one of our gains taken away at a time (see train_ours.py), on the first load;
 ``trainer-1`` there is the stock trainer with one row at a time, which pads nothing.
 Writes benchmarks/results/train.json (train-DEVICE-SHAPE-STAGE.json for others); seconds are only worth their
 name on an idle machine.
+
+On a GPU trainers run one after the other, each with the GPU to itself; nothing is fetched, and weights are
+drawn. --trl may name any Python with transformers and accelerate, if only ``trainer`` is wanted:
+
+    python benchmarks/train.py --device cuda --shape 7b --stage 2 --recompute selective --batch 16 \\
+        --only llavar trainer --trl "$(which python)" --without --peak-tflops 989
 """
 
 from __future__ import annotations
@@ -30,7 +41,6 @@ import argparse
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -44,7 +54,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(Path(__file__).resolve().parent)]
 from corpus_common import machine  # noqa: E402 - neighbours, wherever this is started from
 from train_rows import (  # noqa: E402
-    Row,
     draw_rows,
     head_share,
     in_order,
@@ -54,16 +63,18 @@ from train_rows import (  # noqa: E402
     write_pictures,
     write_rows,
 )
+from train_sums import OURS, Work, beside, gained, summed, work_of  # noqa: E402
 
 from llavar.models.shape import LlavaShape  # noqa: E402
-from llavar.train.estimate import cost_of, count_parameters  # noqa: E402
+from llavar.train.estimate import count_parameters  # noqa: E402
 from llavar.train.llava import DECODER, PROJECTOR, TOWER  # noqa: E402
 
-OURS = "llavar"
 LOADS = ("images", "mixed")
+PEERS = ("trainer", "trl", "factory", "factory-packed")
+BY_WISH = ("factory-joined",)
+"""Peers that are run only if they are named."""
+
 WITHOUT = ("head", "packing", "recompute", "eager", "sdpa", "tower", "none")
-AGREE = 0.01
-"""By how much of a loss two trainers may differ in a step and still be said to learn the same."""
 
 
 @dataclass(kw_only=True)
@@ -143,7 +154,8 @@ def commands(arguments: argparse.Namespace) -> dict[str, tuple[list[str], dict[s
     found: dict[str, tuple[list[str], dict[str, Any], str]] = {
         OURS: ([sys.executable, ours], {"variant": ""}, "")
     }
-    for name, python in (("trainer", arguments.trl), ("trl", arguments.trl), ("factory", arguments.factory)):
+    for name in (*PEERS, *BY_WISH):
+        python = arguments.factory if name.startswith("factory") else arguments.trl
         absent = "" if Path(python).is_file() else f"there is no {python}; make peers, or name a Python"
         found[name] = ([str(python), peers], {"peer": name}, absent)
     return found
@@ -163,10 +175,16 @@ def together(
             stack.callback(children[name].end)
             print(f"  {name}: {children[name].left_out or children[name].facts}", flush=True)
         for number in range(settings["rounds"] + 1):
-            for child in children.values():
+            for child in turned(list(children.values()), number):
                 child.go()
             print(f"  round {number} of {settings['rounds']}", flush=True)
     return children
+
+
+def turned(children: Sequence[Child], number: int) -> list[Child]:
+    """The order of round ``number``: who was first comes last in the next, so that no one is always after."""
+    first = number % max(1, len(children))
+    return [*children[first:], *children[:first]]
 
 
 def apart(
@@ -177,93 +195,6 @@ def apart(
     for name, command in wanted.items():
         found |= together({name: command}, settings, folder)
     return found
-
-
-# What came of it.
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What is in every step: useful tokens, arithmetic in FLOPs, and padded tokens of a stock collator."""
-
-    useful: list[int]
-    flops: list[float]
-    padded: list[int]
-
-
-def work_of(rows: Sequence[Row], shape: LlavaShape, stage: int, batch: int, micro: int) -> Work:
-    parts = (PROJECTOR,) if stage == 1 else (PROJECTOR, DECODER)
-    cost = cost_of(shape, parts)
-    steps = [rows[at : at + batch] for at in range(0, len(rows), batch)]
-    useful = [sum(len(row.ids) for row in step) for step in steps]
-    pictures = [sum(bool(row.image) for row in step) for step in steps]
-    padded = [
-        sum(
-            max(len(row.ids) for row in step[at : at + micro]) * len(step[at : at + micro])
-            for at in range(0, batch, micro)
-        )
-        for step in steps
-    ]
-    flops = [u * cost.token + p * cost.picture for u, p in zip(useful, pictures, strict=True)]
-    return Work(useful=useful, flops=flops, padded=padded)
-
-
-def summed(child: Child, work: Work, peak_flops: float) -> dict[str, Any]:
-    """Rates of the rounds that count, and the loss of all steps."""
-    if child.left_out:
-        return {"left_out": child.left_out}
-    at, rates, waits, mfus, steps, busy = len(child.rounds[0]["steps"]), [], [], [], [], []
-    for one in child.rounds[1:]:
-        count = len(one["steps"])
-        seconds = sum(step["seconds"] for step in one["steps"])
-        rates.append(sum(work.useful[at : at + count]) / seconds)
-        waits.append(sum(step["waited"] for step in one["steps"]) / seconds)
-        mfus.append(sum(work.flops[at : at + count]) / seconds / peak_flops if peak_flops else 0.0)
-        steps += [step["seconds"] for step in one["steps"]]
-        busy.append(sum(step["processor"] for step in one["steps"]))
-        at += count
-    losses = [step["loss"] for one in child.rounds for step in one["steps"]]
-    found = {
-        **child.facts,
-        "useful_tokens_a_second": round(statistics.median(rates), 1),
-        "rates": [round(rate, 1) for rate in rates],
-        "seconds_a_step": round(statistics.median(steps), 3),
-        "processor_seconds": [round(seconds, 3) for seconds in busy],
-        "waiting_share": round(max(waits), 4),
-        "peak_mb": round(max(one["peak"] for one in child.rounds) / 1e6),
-        "losses": [round(loss, 5) for loss in losses],
-    }
-    return found | ({"mfu": round(statistics.median(mfus), 3)} if peak_flops else {})
-
-
-def beside(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Ours against the best peer, round by round, and how far losses are apart."""
-    rated = {name: one for name, one in found.items() if "rates" in one}
-    peers = {name: one for name, one in rated.items() if name != OURS}
-    if OURS not in rated or not peers:
-        return {}
-    best = max(peers, key=lambda name: peers[name]["useful_tokens_a_second"])
-    ratios = [a / b for a, b in zip(rated[OURS]["rates"], peers[best]["rates"], strict=True)]
-    apart_by = {
-        name: round(
-            max(abs(a - b) / abs(b) for a, b in zip(one["losses"], rated[OURS]["losses"], strict=True)), 5
-        )
-        for name, one in peers.items()
-    }
-    return {
-        "best_peer": best,
-        "of_best": round(statistics.median(ratios), 3),
-        "ratios": [round(ratio, 3) for ratio in ratios],
-        "processor_ratio": _less(rated[OURS], rated[best]),
-        "losses_apart": apart_by,
-        "losses_agree": max(apart_by.values()) <= AGREE,
-    }
-
-
-def _less(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """How often the processor's time of ``one`` goes into that of ``other``; other work changes it less."""
-    pairs = zip(one["processor_seconds"], other["processor_seconds"], strict=True)
-    return round(statistics.median(b / max(a, 1e-9) for a, b in pairs), 3)
 
 
 # All of it.
@@ -290,7 +221,8 @@ def _load(arguments: argparse.Namespace, shape: LlavaShape, load: str, folder: P
     print(load, flush=True)
     on = machine()
     settings, work = _material(arguments, shape, load, folder / load)
-    wanted = {n: c for n, c in commands(arguments).items() if not arguments.only or n in arguments.only}
+    chosen = arguments.only or (OURS, *PEERS)
+    wanted = {name: command for name, command in commands(arguments).items() if name in chosen}
     run = together if arguments.device == "cpu" else apart
     children = run(wanted, settings, folder / load)
     found = {name: summed(child, work, arguments.peak_tflops * 1e12) for name, child in children.items()}
@@ -304,7 +236,7 @@ def _without(arguments: argparse.Namespace, shape: LlavaShape, folder: Path) -> 
     load = (*arguments.loads, *LOADS)[0]
     print(f"without, {load}", flush=True)
     on = machine()
-    arguments.rounds = arguments.without_rounds
+    arguments.rounds, arguments.steps = arguments.without_rounds, arguments.without_steps
     settings, work = _material(arguments, shape, load, folder / "without")
     known = commands(arguments)
     wanted = {OURS: (known[OURS][0], {"variant": "", "profile": arguments.device == "cpu"}, "")}
@@ -315,12 +247,7 @@ def _without(arguments: argparse.Namespace, shape: LlavaShape, folder: Path) -> 
     run = together if arguments.device == "cpu" else apart
     children = run(wanted, settings, folder / "without")
     found = {name: summed(child, work, arguments.peak_tflops * 1e12) for name, child in children.items()}
-    whole = found[OURS]
-    for name, one in found.items():
-        if name != OURS and "rates" in one and "rates" in whole:
-            ratios = [a / b for a, b in zip(whole["rates"], one["rates"], strict=True)]
-            one["gain"] = round(statistics.median(ratios), 3)
-            one["processor_gain"] = _less(whole, one)
+    gained(found)
     _show("without", found, {})
     return {"machine": on, "load": load, **_facts(arguments, shape, settings, work), "trainers": found}
 
@@ -412,7 +339,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=(OURS, "trainer", "trl", "factory"), metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=(OURS, *PEERS, *BY_WISH), metavar="NAME")
     parser.add_argument("--loads", nargs="*", choices=LOADS, default=list(LOADS))
     parser.add_argument("--without", nargs="*", choices=WITHOUT, default=list(WITHOUT))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -431,9 +358,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="of each trainer")
     parser.add_argument("--workers", type=int, default=1, help="of each trainer, to prepare batches")
     parser.add_argument("--warm", type=int, default=1, help="steps before the first round that counts")
-    parser.add_argument("--steps", type=int, default=1, help="of a round")
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--without-rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=2, help="of a round")
+    parser.add_argument("--rounds", type=int, default=3, help="that count")
+    parser.add_argument("--without-steps", type=int, default=1, help="of a round where a gain is taken away")
+    parser.add_argument("--without-rounds", type=int, default=2, help="that count there")
     parser.add_argument("--peak-tflops", type=float, default=0.0, help="of the device in bf16, for MFU")
     parser.add_argument("--trl", type=Path, default=ROOT / ".peers/trl/bin/python", metavar="PYTHON")
     parser.add_argument("--factory", type=Path, default=ROOT / ".peers/factory/bin/python", metavar="PYTHON")

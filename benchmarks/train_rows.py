@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from llavar.chat import IMAGE_PATCH
 from llavar.data.pack import order
 from llavar.models import _hf as hf
 from llavar.models.shape import LlavaShape, ProjectorLayout, TextShape, VisionShape
@@ -107,6 +108,9 @@ def write_model(shape: LlavaShape, folder: Path, *, dtype: torch.dtype, seed: in
     nano = weights.folder("nano")
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
         shutil.copyfile(nano / name, folder / name)
+    for path in (*folder.glob("*.jinja"), *folder.glob("*.json")):
+        # LLaMA-Factory looks for pictures under the name that they have in llava-hf's tokenizers.
+        path.write_text(path.read_text(encoding="utf-8").replace(IMAGE_PATCH, "<image>"), encoding="utf-8")
 
 
 def _drawn(name: str, like: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:

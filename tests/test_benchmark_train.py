@@ -127,8 +127,36 @@ def test_useful_tokens_are_counted_apart_from_padding(train: ModuleType, rows: M
     drawn = [rows.Row(ids=(1,) * n, labels=(1,) * n, image="0.jpg" if n > 5 else "") for n in lengths]
     work = train.work_of(drawn, shape, 2, batch=4, micro=2)
     assert (work.useful, work.padded) == ([22, 18], [26, 18])
-    alone = train.work_of(drawn, shape, 1, batch=4, micro=2)
-    assert all(a < b for a, b in zip(alone.flops, work.flops, strict=True))
+    other = work.of([11, 36])
+    assert other.flops == pytest.approx([sum(work.flops) * 11 / 40, sum(work.flops) * 36 / 40])
+    assert other.scores == pytest.approx([sum(work.scores) * 11 / 40, sum(work.scores) * 36 / 40])
+
+
+@pytest.mark.parametrize(("stage", "per"), [(1, 4), (2, 6)])
+def test_arithmetic_is_counted_from_shape_and_lengths(
+    train: ModuleType, rows: ModuleType, stage: int, per: int
+):
+    shape = rows.shape_of("test")
+    model = hf.build_llava(shape, seed=0)
+    counts = {
+        name: sum(one.numel() for one in part.parameters())
+        for name, part in (
+            ("tower", model.model.vision_tower),
+            ("projector", model.model.multi_modal_projector),
+            ("layers", model.model.language_model.layers),
+            ("norm", model.model.language_model.norm),
+            ("head", model.lm_head),
+        )
+    }
+    decoder = counts["layers"] + counts["norm"] + counts["head"]
+    lengths = (100, 70)
+    drawn = [rows.Row(ids=(1,) * n, labels=(1,) * n, image="0.jpg" if n == 100 else "") for n in lengths]
+    work = train.work_of(drawn, shape, stage, batch=2, micro=1)
+    assert shape.image_tokens == 64
+    picture = 2 * counts["tower"] * 65 + 4 * counts["projector"] * 64
+    assert work.flops == [pytest.approx(per * decoder * 170 + picture)]
+    # Two products forwards and four backwards, 2 FLOPs each, over half of all pairs, in 2 layers of 192.
+    assert work.scores == [12 / 2 * (100**2 + 70**2) * 2 * 192]
 
 
 def child(train: ModuleType, name: str, seconds: float, losses: tuple[float, ...]) -> Any:
@@ -142,12 +170,13 @@ def child(train: ModuleType, name: str, seconds: float, losses: tuple[float, ...
 
 
 def test_rates_leave_the_first_round_out_and_losses_do_not(train: ModuleType):
-    work = train.Work(useful=[1000, 10, 20, 30, 40], flops=[1e9] * 5, padded=[0] * 5)
+    work = train.Work(useful=[1000, 10, 20, 30, 40], flops=[1e9] * 5, padded=[0] * 5, scores=[1e8] * 5)
     ours = train.summed(child(train, "llavar", 1.0, (3.0, 2.5, 2.0, 1.5, 1.0)), work, 1e10)
     assert ours["rates"] == [15.0, 35.0]
     assert ours["useful_tokens_a_second"] == 25.0
     assert ours["waiting_share"] == 0.1
-    assert (ours["peak_mb"], ours["mfu"]) == (25, 0.1)
+    assert (ours["peak_mb"], ours["mfu"], ours["mfu_scores"]) == (25, 0.1, 0.11)
+    assert ours["steps"] == [[1.0, 3.0, 0.1]] * 5  # the first as well
     assert ours["losses"] == [3.0, 2.5, 2.0, 1.5, 1.0]
     slow = train.summed(child(train, "trl", 4.0, (3.0, 2.5, 2.0, 1.5, 1.0)), work, 0.0)
     near = train.summed(child(train, "trainer", 2.0, (3.0, 2.5, 2.0, 1.515, 1.0)), work, 0.0)
@@ -169,6 +198,41 @@ def test_losses_that_part_are_said(train: ModuleType):
     assert train.beside({"llavar": one}) == train.beside({"trl": other}) == {}
 
 
+def test_a_trainer_whose_steps_hold_other_rows_is_judged_by_its_own(train: ModuleType):
+    work = train.Work(useful=[10] * 5, flops=[1.0] * 5, padded=[10] * 5)
+    ours = train.summed(child(train, "llavar", 1.0, (3.0, 2.5, 2.0, 1.5, 1.0)), work, 0.0)
+    other = child(train, "factory-packed", 1.0, (3.3, 9.0, 9.0, 9.0, 9.0))
+    other.facts |= {"useful": [30] * 5, "first_loss_of_rows": 3.0}
+    packed = train.summed(other, work, 0.0)
+    assert packed["rates"] == [30.0, 30.0]
+    assert "useful" not in packed
+    found = train.beside({"llavar": ours, "factory-packed": packed})
+    assert (found["of_best"], found["processor_ratio"]) == (0.333, 0.333)
+    assert found["losses_apart"] == {"factory-packed": 0.1}
+    assert not found["losses_agree"]
+
+
+def test_whoever_begins_a_round_ends_the_next(train: ModuleType):
+    children = [train.Child(name=name) for name in "abc"]
+    orders = ["".join(one.name for one in train.turned(children, number)) for number in range(4)]
+    assert orders == ["abc", "bca", "cab", "abc"]
+    assert train.turned([], 3) == []
+
+
+def test_rows_are_found_again_in_a_pack_of_llama_factory(neighbours: None):
+    peers = importlib.import_module("train_peers")
+    pack = {
+        "input_ids": [5, 9, 9, 6, 5, 6, 7, 0, 0],
+        "labels": [-100, -100, -100, 6, -100, 6, 7, -100, -100],
+        "position_ids": [0, 1, 2, 3, 0, 1, 2, 0, 0],
+        "images": ["a.jpg"],
+    }
+    assert peers.rows_in(pack, 9) == [
+        {"input_ids": [5, 9, 9, 6], "labels": [-100, -100, -100, 6], "images": ["a.jpg"]},
+        {"input_ids": [5, 6, 7], "labels": [-100, 6, 7], "images": []},
+    ]
+
+
 def test_a_trainer_that_fails_is_left_out_with_its_last_words(train: ModuleType, tmp_path: Path):
     settings = {"threads": 1, "device": "cpu"}
     script = "import sys; print('one', file=sys.stderr); print('the reason', file=sys.stderr); sys.exit(3)"
@@ -186,7 +250,7 @@ def test_an_environment_that_is_not_there_is_named(train: ModuleType, tmp_path: 
     found = train.commands(asked)
     assert "make peers" in found["trainer"][2]
     assert "make peers" in found["trl"][2]
-    assert found["factory"][2] == found["llavar"][2] == ""
+    assert found["factory"][2] == found["factory-packed"][2] == found["llavar"][2] == ""
 
 
 def test_the_recorded_command_names_no_place(train: ModuleType):
@@ -316,19 +380,47 @@ def test_goals_that_are_missed_are_said(figures_train: ModuleType):
     assert "ours waits 3.0% of the time for data; the goal was below 2 %, **missed**" in text
     assert "factory: not run: it is not there" in text
     assert "| `Trainer`, padded (transformers 5) | 100 (100 to 102) | 1.50 |" in text
+    assert "computes on one core\nand has one process for its batches" in text
+    assert "Not run: a GPU." in text
+
+
+@pytest.mark.parametrize(("first", "said"), [(6.0001, "are kept apart"), (6.2, "**see each other**")])
+def test_whether_rows_of_a_peers_packs_see_each_other_is_said(
+    figures_train: ModuleType, first: float, said: str
+):
+    document = load_figures(1.3)
+    packed = {
+        "losses": [first, 5.0],
+        "first_loss_of_rows": 6.0,
+        "packs": 4,
+        "versions": {"llamafactory": "1"},
+    }
+    document["trainers"]["factory-packed"] = trainer_figures(90.0) | packed
+    text = figures_train.train({"images": document})
+    assert (
+        f"Rows {said}: its first loss is {first:.4f}, and that of the same rows one at a time 6.0000." in text
+    )
+    assert "| LLaMA-Factory, `neat_packing` (llamafactory 1) | 90 (90 to 92) |" in text
 
 
 def test_every_gain_that_was_taken_away_has_its_line(figures_train: ModuleType, train: ModuleType):
     trainers = {"llavar": trainer_figures(100.0, profile={"mm": 0.64, "copy_": 0.03})}
     trainers |= {
-        name: trainer_figures(80.0, gain=1.25, processor_gain=1.2) for name in (*train.WITHOUT, "trainer-1")
+        name: trainer_figures(80.0, gain=1.25, gains=[1.2, 1.3], processor_gain=1.2)
+        for name in (*train.WITHOUT, "trainer-1")
     }
     text = figures_train.train(
         {
             "images": load_figures(1.0),
-            "without": {"load": "images", "trainers": trainers, "machine": {"load_before": 0.1}},
+            "without": {
+                "load": "images",
+                "trainers": trainers,
+                "machine": {"load_before": 0.1},
+                "settings": {"steps": 1},
+            },
         }
     )
-    assert text.count("| 1.25 | 1.20 | 1.50 GB |") == len(train.WITHOUT) + 1
+    assert text.count("| 1.25 (1.20 to 1.30) | 1.20 | 1.50 GB |") == len(train.WITHOUT) + 1
+    assert "2 rounds of one step that count" in text
     assert "forwards and backwards): `mm` 64%, `copy_` 3%." in text
     assert figures_train.train({}) == ""

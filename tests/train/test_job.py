@@ -528,12 +528,42 @@ def test_the_attention_goes_with_machine_and_precision(
     assert material.attention_for(asked, precision, deterministic) == chosen
 
 
+@pytest.mark.parametrize(("longest", "chosen"), [(0, "eager"), (1023, "eager"), (1024, "varlen")])
+def test_long_packs_are_attended_row_by_row_on_a_cpu(
+    longest: int, chosen: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert material.attention_for(Attention.AUTO, Precision.FP32, True, longest=longest) == chosen
+    assert material.attention_for(Attention.EAGER, Precision.FP32, longest=longest) == "eager"
+
+
+def test_a_job_with_long_packs_learns_the_same(make: Make, tmp_path: Path):
+    found = {
+        name: run(make(attention=name, stage_of=stage(max_length=1024, steps=3)), tmp_path / name).ticks
+        for name in (Attention.AUTO, Attention.EAGER)
+    }
+    auto, eager = ([tick.loss for tick in ticks] for ticks in found.values())
+    assert auto == pytest.approx(eager, rel=1e-5)
+
+
 def test_an_attention_that_cannot_train_here_is_an_error(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ConfigError, match="flex cannot train on a CPU.*choose eager, sdpa or varlen"):
         material.attention_for(Attention.FLEX, Precision.BF16)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(ConfigError, match="varlen are summed in any order on a GPU; choose sdpa or eager"):
         material.attention_for(Attention.VARLEN, Precision.BF16, deterministic=True)
+
+
+def test_a_model_that_writes_pictures_otherwise_is_sent_to_its_own_processor(
+    base: Path, make: Make, tmp_path: Path
+):
+    folder = tmp_path / "hf"
+    shutil.copytree(base, folder)
+    for path in folder.iterdir():
+        if path.suffix in (".json", ".jinja"):
+            path.write_text(path.read_text().replace("<im_patch>", "<image>"))
+    with pytest.raises(ModelError, match="no token <im_patch>.*llavar train lora-hub --model"):
+        run(make(model=str(folder)), tmp_path / "run")
 
 
 def test_runs_of_before_attention_had_a_name_go_on(make: Make, tmp_path: Path):

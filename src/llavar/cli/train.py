@@ -159,7 +159,7 @@ def _add_stage(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--attention",
         choices=("auto", "eager", "sdpa", "flex", "varlen"),
-        help="auto: varlen on a GPU in bf16, else sdpa; eager on a CPU",
+        help="auto: varlen on a GPU in bf16, else sdpa; on a CPU eager, and varlen for packs of 1024 tokens",
     )
     group.add_argument("--deterministic", action="store_true", help="same bits on a GPU too, where it can")
     group.add_argument("--seed", type=int, metavar="N")

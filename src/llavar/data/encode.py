@@ -180,8 +180,9 @@ def _check_images(
     if patch is None:
         if example.images:
             raise ModelError(
-                f"the tokenizer has no token {chat.IMAGE_PATCH} for the pictures of row {example.id!r};"
-                " use the tokenizer of a LLaVA checkpoint"
+                f"the tokenizer has no token {chat.IMAGE_PATCH} for the pictures of row {example.id!r}; "
+                "use the tokenizer of a LLaVA checkpoint, or train the model (one of llava-hf, say) through "
+                "its own processor: llavar train lora-hub --model ..."
             )
         return
     inputs = views * len(example.images)

@@ -9,7 +9,6 @@ stored plus the change, whatever the base was kept in while it was trained.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +114,8 @@ def save(model: Model, job: Job, out: Path, card: str) -> None:
 
     ``card`` is the model's. What is merged passes tensor by tensor.
     """
-    for name in (home.ADAPTER, home.MODEL):  # left by a kill while the folder was written
-        for left in out.glob(f".{name}.*"):
-            shutil.rmtree(left)
+    for left in out.glob(f".{home.MODEL}.*"):  # by a kill while the folder was written
+        shutil.rmtree(left)
     base = _base(model, job)
     _write_adapter(model, job, out / home.ADAPTER, card, base)
     if job.merge:
@@ -144,17 +142,11 @@ def _write_adapter(model: Model, job: Job, folder: Path, card: str, base: str) -
         tower: Any = model.module.model.vision_tower
         whole |= {f"{_TOWER}.{name}": tensor for name, tensor in tower.state_dict().items()}
     modules = [name for name in (_PROJECTOR, _TOWER) if any(key.startswith(f"{name}.") for key in whole)]
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with home.whole(folder) as aside:
         ends = [name.rpartition(".")[2] for name in modules]
         peft.write_adapter(model.module, aside, base=base, whole=whole, modules=ends)
         _write_processor(model, aside)
         files.write_text(aside / export.CARD, _card(card, job, base))
-        aside.chmod(0o755)
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write_processor(model: Model, folder: Path) -> None:

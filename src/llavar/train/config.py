@@ -24,7 +24,9 @@ class Attention(StrEnum):
     """What the decoder's attention is computed by. Rows of a pack see only themselves with each of them."""
 
     AUTO = "auto"
-    """``varlen`` on a GPU in bf16 where torch has its kernel, else ``sdpa`` there; ``eager`` on a CPU."""
+    """On a GPU ``varlen`` in bf16 where torch has its kernel, else ``sdpa``; on a CPU ``varlen`` for packs of
+    1,024 tokens and more, else ``eager``.
+    """
     EAGER = "eager"
     """Plain matrix products, which keep the scores."""
     SDPA = "sdpa"

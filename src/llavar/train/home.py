@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -81,6 +82,24 @@ def writable(out: Path) -> Generator[None]:
             f"{out} cannot be written: {reason} ({shutil.disk_usage(out).free / 1e6:.0f} MB are free there); "
             f"make room and start llavar train {out}: {kept}"
         ) from error
+
+
+@contextmanager
+def whole(folder: Path) -> Generator[Path]:
+    """A folder to write into, beside ``folder``, which it replaces once the block has ended well.
+
+    What an earlier process left there when it was killed is removed.
+    """
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(left)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield aside
+        aside.chmod(0o755)
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def refused(error: BaseException | None) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -163,9 +162,8 @@ def save(model: HubModel, job: Job, out: Path, card: str) -> None:
     That is the model that the run started from, its tensors by the names and in the types that they had, with
     the adapter merged into them; everything beside the weights is copied.
     """
-    for name in (home.ADAPTER, home.MODEL):  # left by a kill while the folder was written
-        for left in out.glob(f".{name}.*"):
-            shutil.rmtree(left)
+    for left in out.glob(f".{home.MODEL}.*"):  # by a kill while the folder was written
+        shutil.rmtree(left)
     base = str(model.folder.absolute()) if Path(job.model).exists() else job.model
     card = card.replace("LlavaForConditionalGeneration", type(model.module).__name__)
     _write_adapter(model, out / home.ADAPTER, base, card)
@@ -185,18 +183,12 @@ def save(model: HubModel, job: Job, out: Path, card: str) -> None:
 
 
 def _write_adapter(model: HubModel, folder: Path, base: str, card: str) -> None:
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with home.whole(folder) as aside:
         peft.write_adapter(model.module, aside, base=base)
         companions = [name for name in COMPANIONS if name not in ("config.json", "generation_config.json")]
         copy_companions(model.folder, aside, companions)
         front = f"---\nbase_model: {base}\nlibrary_name: peft\npipeline_tag: image-text-to-text\n---\n"
         files.write_text(aside / export.CARD, front + card.split("---\n", 2)[2])
-        aside.chmod(0o755)
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _about(job: Job, base: str) -> str:

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
-import threading
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -39,6 +35,7 @@ from llavar.train.material import Model, Rows
 from llavar.train.metrics import Tick
 from llavar.train.parallel import Parallel, parallel_of
 from llavar.train.run import Resumed
+from llavar.train.scope import determinism, interruptible
 from llavar.train.settings import Job, document, read_job, record
 from llavar.train.track import Trackers, opened
 from llavar.train.world import World
@@ -55,6 +52,25 @@ class Watcher(Protocol):
     def __call__(self, model: Trainable, data: str, out: Path, say: Say) -> Watch:
         """The questions are those of the folder ``data``, or drawn below ``out`` where none is named."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Here:
+    """A job as this process does it: its folder, how it works with others, whom it tells.
+
+    ``workers`` processes prepare its batches.
+    """
+
+    job: Job
+    out: Path
+    parallel: Parallel
+    tell: Say
+    watcher: Watcher | None
+    workers: int
+
+    @property
+    def world(self) -> World:
+        return self.parallel.world
 
 
 def run(
@@ -78,111 +94,43 @@ def run(
         KeyboardInterrupt: the run was interrupted or told to end (SIGTERM); its last step is saved.
     """
     world = world or World()
-    tell: Say = say if say is not None and world.first else _silent
-    if job.own_processor:
-        hub_job.check(job)
-    else:
-        adapters.check(job)
+    (hub_job if job.own_processor else adapters).check(job)
     with (
         _begun(job, out, world),
         home.writable(out),
-        _interruptible(world),
-        _determinism(job.deterministic),
+        interruptible(world),
+        determinism(job.deterministic),
     ):
-        parallel = parallel_of(job.stage, world)
-        model = _load(job, out, parallel, tell)
-        rows = _read(job, model, out, world, tell, workers)
+        here = _Here(
+            job=job,
+            out=out,
+            parallel=parallel_of(job.stage, world),
+            tell=say if say is not None and world.first else _silent,
+            watcher=watcher,
+            workers=workers,
+        )
+        model = _load(here)
+        rows = _read(here, model)
 
-        objective = _objective(job, model, rows, parallel, workers)
+        objective = _objective(here, model, rows)
         trained = freeze_all_but(objective.parts(), job.stage.parts)
-        tell(story.parts_table(objective.parts(), job.stage, {DECODER: uncounted(model.module)}))
+        here.tell(story.parts_table(objective.parts(), job.stage, {DECODER: uncounted(model.module)}))
         _place(model, objective, job.stage, world)
-        held_out = _held_out(job, model, out, parallel, tell, workers)
+        held_out = _held_out(here, model)
 
         epoch = objective.epoch_plan()
         loop = job.stage.loop(steps=_steps(job.stage, epoch), tags=_tags(job, model, rows))
-        tell(story.plan(epoch, loop, job.stage, world.size))
+        here.tell(story.plan(epoch, loop, job.stage, world.size))
 
-        if not _is_finished(job, out):
-            expected = foretell(objective, loop, job.stage, epoch, parallel, tell, workers)
-            if world.first:
-                files.write_text(out / home.EXPECTED, json.dumps(asdict(expected), indent=1) + "\n")
-
-        with _tracked(job, out, world, tell) as trackers:
-
-            def on_tick(tick: Tick) -> None:
-                tell(story.tick(tick, loop.steps))
-                trackers.log(tick.step, asdict(tick), group="train")
-
-            def on_look(look: Look, watched: Watched | None) -> None:
-                tell(story.look(look, watched))
-                trackers.log(look.step, asdict(look), group="validation")
-
-            def on_resume(resumed: Resumed) -> None:
-                tell(story.resumed(resumed, world.size))
-
-            looks = _looks(job, model, held_out, out, loop, watcher, on_look, parallel, tell)
-            peak = job.peak_tflops * 1e12 * world.size
-            with objective.loader.until(loop.steps):
-                fitted = fit(
-                    objective,
-                    loop,
-                    out,
-                    on_resume=on_resume,
-                    on_tick=on_tick,
-                    looks=looks,
-                    parallel=parallel,
-                    peak=peak,
-                )
-            tell(story.end(fitted, loop.steps))
-
-        if not world.totals([float(world.first and _is_finished(job, out))])[0]:
-            card = story.card(job.recipe, job.model, job.data, job.stage, rows.rejects, fitted, epoch)
-
-            def write(ask: Callable[[str], Tensor]) -> None:
-                _write(job, model, out, card, trained.values(), ask, tell)
-
-            parallel.lend(model.module.state_dict(), write)
-        if job.stage.lora:
-            tell(f"The adapter is in {out / home.ADAPTER}.")
-        if job.merge:
-            tell(f"The model is in {out / home.MODEL}.")
+        _foretell(here, objective, loop, epoch)
+        fitted = _fit(here, model, objective, held_out, loop)
+        card = story.card(job.recipe, job.model, job.data, job.stage, rows.rejects, fitted, epoch)
+        _leave(here, model, card, trained.values())
     return fitted
 
 
 def _silent(_text: str) -> None:
     pass
-
-
-def _write(
-    job: Job,
-    model: Model | HubModel,
-    out: Path,
-    card: str,
-    trained: Iterable[Tensor],
-    ask: Callable[[str], Tensor],
-    tell: Say,
-) -> None:
-    """What the run leaves, by the kind of job; ``ask`` gives a tensor of the model by its name."""
-    if isinstance(model, HubModel):
-        hub_job.save(model, job, out, card)
-    elif job.stage.lora:
-        adapters.save(model, job, out, card)
-    else:
-        if set(job.stage.parts) == {PROJECTOR} and export.save_projector(model, out):
-            tell(f"The projector alone is in {out / home.PROJECTOR}.")
-        export.save_model(model, out, card, ask, saved_as=job.saved_as, trained=trained)
-
-
-def _is_finished(job: Job, out: Path) -> bool:
-    if job.own_processor:
-        return hub_job.is_finished(job, out)
-    if job.stage.lora:
-        return adapters.is_finished(out, merged=job.merge)
-    return export.is_finished(out)
-
-
-# The folder, and how a run ends early.
 
 
 @contextlib.contextmanager
@@ -196,63 +144,26 @@ def _begun(job: Job, out: Path, world: World) -> Generator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _interruptible(world: World) -> Generator[None]:
-    """A batch system's SIGTERM ends a run as Ctrl-C does. Several processes have their own way."""
-    if world.size > 1 or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def _determinism(wanted: bool) -> Generator[None]:
-    """On a GPU some sums are done in any order unless torch is told otherwise; on a CPU none is."""
-    before = torch.are_deterministic_algorithms_enabled()
-    if wanted:  # read when the first product is computed
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(wanted or before, warn_only=True)
-    kernels = torch.backends.cuda
-    fused = (kernels.flash_sdp_enabled(), kernels.mem_efficient_sdp_enabled())
-    if wanted and torch.cuda.is_available():  # where torch only warns, their gradients keep their free order
-        kernels.enable_flash_sdp(False)
-        kernels.enable_mem_efficient_sdp(False)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-        kernels.enable_flash_sdp(fused[0])
-        kernels.enable_mem_efficient_sdp(fused[1])
-
-
 # What it starts from.
 
 
-def _load(job: Job, out: Path, parallel: Parallel, tell: Say) -> Trainable:
+def _load(here: _Here) -> Trainable:
     """The first process puts a decoder and a tower together where they are named apart."""
-    world = parallel.world
-    tell(f"Loading {job.model} ...")
+    job, parallel, world = here.job, here.parallel, here.world
+    here.tell(f"Loading {job.model} ...")
     with world.together():
         if job.own_processor and parallel.even:
             raise ConfigError("a model with a processor of its own is held whole; take --shard none")
         if job.own_processor:
             found = hub_job.load(job, world)
-            tell(hub_job.told(found))
+            here.tell(hub_job.told(found))
             return found
     with world.together():
         if world.first:
-            _start(job, out)
+            _start(job, here.out)
     with world.together():
         model = material.load_model(
-            _start(job, out),
+            _start(job, here.out),
             load=partial(parallel.load, trained=DECODER in job.stage.parts),
             projector=job.projector,
             conversation=job.conversation,
@@ -263,6 +174,7 @@ def _load(job: Job, out: Path, parallel: Parallel, tell: Say) -> Trainable:
             attention=job.attention,
             precision=job.stage.precision,
             deterministic=job.deterministic,
+            longest=job.stage.max_length if job.stage.packing else 0,
             seed=job.stage.seed,
         )
         material.check_pictures(model, job.stage.max_length, "--max-length")
@@ -277,17 +189,18 @@ def _start(job: Job, out: Path) -> Path:
     )
 
 
-def _read(job: Job, model: Trainable, out: Path, world: World, tell: Say, workers: int) -> Rows:
+def _read(here: _Here, model: Trainable) -> Rows:
     """The first process makes the indices that the others find in the cache."""
-    tell(f"Reading {', '.join(job.data)} ...")
+    job, world = here.job, here.world
+    here.tell(f"Reading {', '.join(job.data)} ...")
     rows: Rows | None = None
     with world.together():
         if world.first:
-            rows = _rows(job, job.data, model, workers)
-            _report(rows, out / home.REJECTS, tell)
-            tell(story.indexed(rows.indexed, rows.measured))
+            rows = _rows(job, job.data, model, here.workers)
+            _report(rows, here.out / home.REJECTS, here.tell)
+            here.tell(story.indexed(rows.indexed, rows.measured))
     with world.together():
-        return rows if rows is not None else _rows(job, job.data, model, workers)
+        return rows if rows is not None else _rows(job, job.data, model, here.workers)
     raise AssertionError("together ends the run where reading fails")
 
 
@@ -312,10 +225,8 @@ def _rows(job: Job, data: tuple[str, ...], model: Trainable, workers: int) -> Ro
     )
 
 
-def _objective(
-    job: Job, model: Trainable, rows: Rows, parallel: Parallel, workers: int = 0
-) -> InstructionObjective:
-    stage, world = job.stage, parallel.world
+def _objective(here: _Here, model: Trainable, rows: Rows) -> InstructionObjective:
+    stage, world = here.job.stage, here.world
     feed = FeedConfig(
         batch=stage.batch,
         parts=stage.micro_batches,
@@ -325,7 +236,7 @@ def _objective(
         seed=stage.seed,
     )
     if isinstance(model, HubModel):
-        return hub_job.objective(model, rows, feed, world, workers)
+        return hub_job.objective(model, rows, feed, world, here.workers)
     shape = shape_of(model.module)
     pictures = Pixels(
         rows.pictures, transform=model.transform, size=model.image_size, norm=model.norm, tiles=model.tiles
@@ -338,8 +249,8 @@ def _objective(
         pad_id=model.tokenizer.pad_id or 0,
         world=world,
         cost=cost_of(shape, stage.parts, stage.lora) if shape else Cost(),
-        workers=workers,
-        even=parallel.even,
+        workers=here.workers,
+        even=here.parallel.even,
     )
 
 
@@ -361,37 +272,125 @@ def _place(model: Trainable, objective: InstructionObjective, stage: StageConfig
     module.to(world.device)
 
 
+# What is done with it.
+
+
+def _foretell(here: _Here, objective: InstructionObjective, loop: LoopConfig, epoch: EpochPlan) -> None:
+    """Try a few steps and write down what the run will need, unless all of it is there."""
+    if _is_finished(here.job, here.out):
+        return
+    stage = here.job.stage
+    expected = foretell(objective, loop, stage, epoch, here.parallel, here.tell, here.workers)
+    if here.world.first:
+        files.write_text(here.out / home.EXPECTED, json.dumps(asdict(expected), indent=1) + "\n")
+
+
+def _fit(
+    here: _Here,
+    model: Trainable,
+    objective: InstructionObjective,
+    held_out: InstructionObjective | None,
+    loop: LoopConfig,
+) -> Fitted:
+    """All steps, of which the user and the trackers are told."""
+    tell = here.tell
+    with _tracked(here) as trackers:
+
+        def on_tick(tick: Tick) -> None:
+            tell(story.tick(tick, loop.steps))
+            trackers.log(tick.step, asdict(tick), group="train")
+
+        def on_look(look: Look, watched: Watched | None) -> None:
+            tell(story.look(look, watched))
+            trackers.log(look.step, asdict(look), group="validation")
+
+        def on_resume(resumed: Resumed) -> None:
+            tell(story.resumed(resumed, here.world.size))
+
+        looks = _looks(here, model, held_out, loop, on_look)
+        with objective.loader.until(loop.steps):
+            fitted = fit(
+                objective,
+                loop,
+                here.out,
+                on_resume=on_resume,
+                on_tick=on_tick,
+                looks=looks,
+                parallel=here.parallel,
+                peak=here.job.peak_tflops * 1e12 * here.world.size,
+            )
+        tell(story.end(fitted, loop.steps))
+    return fitted
+
+
+def _leave(here: _Here, model: Trainable, card: str, trained: Iterable[Tensor]) -> None:
+    """Write what the run leaves, unless it is there, and say where it is."""
+    job, out, world = here.job, here.out, here.world
+    if not world.totals([float(world.first and _is_finished(job, out))])[0]:
+
+        def write(ask: Callable[[str], Tensor]) -> None:
+            _write(here, model, card, trained, ask)
+
+        here.parallel.lend(model.module.state_dict(), write)
+    if job.stage.lora:
+        here.tell(f"The adapter is in {out / home.ADAPTER}.")
+    if job.merge:
+        here.tell(f"The model is in {out / home.MODEL}.")
+
+
+def _write(
+    here: _Here,
+    model: Trainable,
+    card: str,
+    trained: Iterable[Tensor],
+    ask: Callable[[str], Tensor],
+) -> None:
+    """What the run leaves, by the kind of job; ``ask`` gives a tensor of the model by its name."""
+    job, out = here.job, here.out
+    if isinstance(model, HubModel):
+        hub_job.save(model, job, out, card)
+    elif job.stage.lora:
+        adapters.save(model, job, out, card)
+    else:
+        if set(job.stage.parts) == {PROJECTOR} and export.save_projector(model, out):
+            here.tell(f"The projector alone is in {out / home.PROJECTOR}.")
+        export.save_model(model, out, card, ask, saved_as=job.saved_as, trained=trained)
+
+
+def _is_finished(job: Job, out: Path) -> bool:
+    if job.own_processor:
+        return hub_job.is_finished(job, out)
+    if job.stage.lora:
+        return adapters.is_finished(out, merged=job.merge)
+    return export.is_finished(out)
+
+
 # What is looked at meanwhile.
 
 
-def _held_out(
-    job: Job, model: Trainable, out: Path, parallel: Parallel, tell: Say, workers: int
-) -> InstructionObjective | None:
+def _held_out(here: _Here, model: Trainable) -> InstructionObjective | None:
     """The rows that are validated on, as an objective that is never trained."""
+    job, world = here.job, here.world
     if not job.validate:
         return None
-    tell(f"Reading {', '.join(job.validate)} to validate on ...")
-    world = parallel.world
+    here.tell(f"Reading {', '.join(job.validate)} to validate on ...")
     with world.together():
-        rows = _rows(job, job.validate, model, workers)
+        rows = _rows(job, job.validate, model, here.workers)
         if world.first:
-            _report(rows, out / home.HELD_OUT_REJECTS, tell)
+            _report(rows, here.out / home.HELD_OUT_REJECTS, here.tell)
         share = replace(job.stage, batch=job.stage.micro_batch * world.size)
-        return _objective(replace(job, stage=share), model, rows, parallel)
+        return _objective(replace(here, job=replace(job, stage=share), workers=0), model, rows)
     raise AssertionError("together ends the run where reading fails")
 
 
 def _looks(
-    job: Job,
+    here: _Here,
     model: Trainable,
     held_out: InstructionObjective | None,
-    out: Path,
     loop: LoopConfig,
-    watcher: Watcher | None,
     on_look: Callable[[Look, Watched | None], None],
-    parallel: Parallel,
-    tell: Say,
 ) -> Looks | None:
+    job, watcher, parallel = here.job, here.watcher, here.parallel
     if held_out is None and not job.watch_every:
         return None
     if job.watch_every and watcher is None:
@@ -401,7 +400,7 @@ def _looks(
     for turn in (world.first, parallel.even and not world.first):
         with world.together():
             if turn and job.watch_every and watcher:
-                ask = watcher(model, job.watch_data, out, tell)
+                ask = watcher(model, job.watch_data, here.out, here.tell)
 
     def validate() -> tuple[float, int]:
         assert held_out is not None
@@ -412,7 +411,7 @@ def _looks(
         return ask()
 
     return Looks(
-        out,
+        here.out,
         model=model.module,
         steps=loop.steps,
         validate=validate if held_out else None,
@@ -424,14 +423,15 @@ def _looks(
 
 
 @contextlib.contextmanager
-def _tracked(job: Job, out: Path, world: World, tell: Say) -> Generator[Trackers]:
+def _tracked(here: _Here) -> Generator[Trackers]:
     """The first process reports to the trackers; one that cannot be started ends the run in all."""
+    job, tell = here.job, here.tell
     with contextlib.ExitStack() as stack:
         trackers = Trackers({}, tell)
-        with world.together():
-            if world.first and job.track:
+        with here.world.together():
+            if here.world.first and job.track:
                 settings = document(job)
-                trackers = stack.enter_context(opened(job.track, out, settings, tell))
+                trackers = stack.enter_context(opened(job.track, here.out, settings, tell))
         yield trackers
 
 

@@ -41,6 +41,9 @@ from llavar.train.config import Attention, Policy, Precision
 RANDOM = "random"
 """Names a projector that begins anew."""
 
+_LONG = 1024
+"""Tokens of packs from which a CPU attends row by row unless told otherwise (benchmarks/train.py)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
@@ -108,12 +111,14 @@ def load_model(
     attention: Attention = Attention.AUTO,
     precision: Precision = Precision.FP32,
     deterministic: bool = False,
+    longest: int = 0,
     seed: int = 0,
 ) -> Model:
     """A whole Llava model, with another projector where one is named; ``load`` says how a folder is loaded.
 
     ``tiles`` stand in for those of the folder; a ``tower_size`` in pixels interpolates the positions of its
-    tower. ``precision`` and ``deterministic`` are how it will be trained: not every attention goes with them.
+    tower. ``precision``, ``deterministic`` and ``longest`` (see :func:`attention_for`) are how it will be
+    trained: not every attention goes with them.
 
     Raises:
         NotFoundError, FetchError: there is no such model or projector.
@@ -121,7 +126,7 @@ def load_model(
         ConfigError: a setting does not go with this model.
     """
     folder = folders.resolve(name)
-    found = attention_for(attention, precision, deterministic)
+    found = attention_for(attention, precision, deterministic, longest=longest)
     module: Any = load(folder, found) if load else hf.load_llava(folder, attention=found)
     hf.disable_cache(module)
     layout = hf.projector_layout(module)
@@ -163,8 +168,12 @@ def check_pictures(model: Model, limit: int, what: str) -> None:
     check_room(model.tiles, model.image_tokens, limit, size=model.image_size, patch=patch, what=what)
 
 
-def attention_for(asked: Attention, precision: Precision, deterministic: bool = False) -> str:
+def attention_for(
+    asked: Attention, precision: Precision, deterministic: bool = False, *, longest: int = 0
+) -> str:
     """What a model is trained with on this machine where ``asked`` is wanted.
+
+    ``longest`` are the tokens of a pack, 0 where rows are padded.
 
     Raises:
         ConfigError: it cannot be trained with here.
@@ -183,8 +192,9 @@ def attention_for(asked: Attention, precision: Precision, deterministic: bool = 
     if asked is not Attention.AUTO:
         return asked.value
     if not on_gpu:
-        # At the lengths of small models, plain matrix products beat the fused attention on a CPU.
-        return Attention.EAGER.value
+        # Plain matrix products beat the fused attention on short rows, but compute all of a pack's scores.
+        row_by_row = longest >= _LONG and is_tried()
+        return (Attention.VARLEN if row_by_row else Attention.EAGER).value
     fits = precision is Precision.BF16 and not deterministic and has_kernel() and is_tried()
     return (Attention.VARLEN if fits else Attention.SDPA).value
 
