@@ -1,6 +1,6 @@
 """The optimizer and its schedule: AdamW with a learning rate for each part, linear warm-up, cosine decay.
 
-Muon is at choice for the matrices inside a part: nano's tower learns as much from a third of the pictures.
+Muon is at choice for the matrices inside a part: nano's tower learns more from as many pictures with it.
 """
 
 from __future__ import annotations
