@@ -144,7 +144,7 @@ def _decoder(shape: Any, tokenizer: TextTokenizer, out: Path, settings: BuildSet
 
 def _stages(settings: BuildSettings) -> tuple[tuple[int, LoopConfig, TuneData], ...]:
     first = {PROJECTOR: PartConfig(lr=4e-3)}
-    second = {PROJECTOR: PartConfig(lr=2e-3), DECODER: PartConfig(lr=6e-4)}
+    second = {PROJECTOR: PartConfig(lr=2e-3), DECODER: PartConfig(lr=6e-4, muon=0.02)}
     data = TuneData(more=_MORE, blank=_BLANK)
     return (
         (1, _loop(settings.stage1_steps, first, settings.seed), replace(data, seed="stage1")),
