@@ -72,6 +72,18 @@ def test_the_second_layer_of_an_identity_projector_is_frozen():
     assert torch.equal(projector(features), projector.linear_1(features))
 
 
+def test_features_can_be_scaled_without_changing_what_they_say():
+    tower = _hf.build_tower(SHAPE.vision).eval()
+    side = SHAPE.vision.image_size
+    shown = torch.randn(2, 3, side, side)
+    with torch.no_grad():
+        before = tower(shown, output_hidden_states=True).hidden_states
+        _hf.scale_features(tower, 0.25)
+        after = tower(shown, output_hidden_states=True).hidden_states
+    for old, new in zip(before, after, strict=True):
+        assert torch.allclose(new, 0.25 * old, rtol=1e-3, atol=1e-4)
+
+
 def test_a_folded_projector_cannot_be_built():
     with pytest.raises(ConfigError, match="fold when saving"):
         _hf.build_llava(replace(SHAPE, projector=ProjectorLayout.FOLD), seed=1)

@@ -20,7 +20,9 @@ from llavar.study.nano.tower import TowerData
 from llavar.study.nano.tune import TuneData
 from llavar.train import loop as training
 
-SETTINGS = BuildSettings(tower_steps=2, decoder_steps=2, stage1_steps=2, stage2_steps=2, exam_pictures=2)
+SETTINGS = BuildSettings(
+    tower_steps=2, decoder_steps=2, join_steps=2, stage1_steps=2, stage2_steps=2, exam_pictures=2
+)
 
 
 def narrow(*, vocab: int, image_token_id: int) -> LlavaShape:
@@ -67,7 +69,7 @@ def vars_of(settings: BuildSettings) -> dict[str, int]:
     return json.loads(json.dumps({name: getattr(settings, name) for name in BuildSettings.__slots__}))
 
 
-@pytest.mark.parametrize(("part", "step"), [("decoder", 1), ("stage2", 1)])
+@pytest.mark.parametrize(("part", "step"), [("decoder", 1), ("join", 1), ("stage2", 1)])
 def test_an_interrupted_build_goes_on_to_the_same_bytes(made: Made, tmp_path: Path, part: str, step: int):
     class Stopping(training.Run):
         def finish_step(self, *given: object, **named: object) -> object:  # type: ignore[override]
@@ -112,7 +114,7 @@ def test_the_card_says_how_it_was_made(made: Made):
     for name, score in made.report.scores.items():
         assert f"| {name} | {score.value:.3f} | {score.low:.3f} to {score.high:.3f} | {score.n} |" in card
     assert "On 2 held-out pictures" in card
-    for name in ("tower", "decoder", "stage1", "stage2"):
+    for name in ("tower", "decoder", "join", "stage1", "stage2"):
         (row,) = (line for line in card.splitlines() if line.startswith(f"| {name} |"))
         losses = [float(cell) for cell in row.split("|")[2:-1] if cell.strip()]
         assert losses

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from llavar.images import Transform, normalize, view
 from llavar.models import _hf
@@ -13,6 +14,8 @@ from llavar.render import grid as grids
 from llavar.render.grid import CHARACTERS
 from llavar.render.layouts import Style, page, scene
 from llavar.render.paint import paint
+from llavar.study.nano.decoder import SymbolTables
+from llavar.study.nano.join import JoinObjective
 from llavar.study.nano.scenes import varied
 from llavar.study.nano.tower import DenseHead, DenseObjective, TowerData, accuracy, features, show
 from llavar.train.config import LoopConfig, PartConfig
@@ -48,6 +51,33 @@ def test_the_loss_goes_down(tmp_path: Path):
     config = LoopConfig(steps=15, parts=parts, log_every=1, betas=(0.9, 0.98))
     ticks = fit(objective(), config, tmp_path).ticks
     assert ticks[-1].loss < 0.7 * ticks[0].loss
+
+
+def test_a_joined_tower_shows_the_decoders_symbols(tmp_path: Path):
+    torch.manual_seed(0)
+    tables = SymbolTables(24, 6)
+    tables.start_from(torch.randn(200, 24), range(95))
+    before = [value.clone() for value in tables.parameters()]
+    linear = nn.Linear(32, 24)
+    start = linear.weight.detach().clone()
+    joint = JoinObjective(tiny(), DenseHead(32, 6), linear, tables, SMALL)
+    parts = {name: PartConfig(lr=3e-3) for name in ("tower", "head", "projector")}
+    config = LoopConfig(steps=25, parts=parts, log_every=1, betas=(0.9, 0.98))
+    seen = show(SMALL, range(900, 912))
+
+    def apart() -> float:
+        """Squared distance from what is meant, in sizes of what is meant, over patches with characters."""
+        held = (seen.truth[..., :2] != grids.BLANK).any(-1)
+        with torch.no_grad():
+            meant = tables(seen.truth.flatten(0, 1), 0.0).unflatten(0, held.shape)[held]
+            reached = linear(features(joint.tower, seen.pixels) / joint.scale)[held]
+        return ((reached - meant).square().sum() / meant.square().sum()).item()
+
+    first = apart()
+    fit(joint, config, tmp_path)
+    assert apart() < 0.8 * first
+    assert not linear.weight.equal(start)
+    assert all(old.equal(new) for old, new in zip(before, tables.parameters(), strict=True))
 
 
 def test_samples_are_functions_of_their_number():

@@ -149,6 +149,18 @@ def build_tower(shape: VisionShape, *, attention: str = "sdpa") -> nn.Module:
     return CLIPVisionModel(config)
 
 
+@torch.no_grad()
+def scale_features(tower: nn.Module, factor: float) -> None:
+    """Multiply what a CLIP tower's every layer gives by ``factor``, and change nothing else.
+
+    Layers read the sum of what was written before them through a norm: scaling all that is written does it.
+    """
+    ends = ("pre_layrnorm", "self_attn.out_proj", "mlp.fc2")
+    for name, parameter in tower.named_parameters():
+        if name.rpartition(".")[0].endswith(ends):
+            parameter.mul_(factor)
+
+
 def build_decoder(shape: TextShape, *, attention: str = "sdpa") -> Any:
     """A Llama decoder with its head alone, random weights from torch's own generator, float32."""
     require_transformers()
@@ -215,6 +227,11 @@ def set_projector(model: nn.Module, layout: ProjectorLayout, linear: projectors.
     module.act = nn.Identity() if layout is ProjectorLayout.IDENTITY else nn.GELU()
     config_of(model).projector_hidden_act = _act_of(layout)
     module.linear_2.requires_grad_(layout is not ProjectorLayout.IDENTITY)
+
+
+def linear_projector(model: nn.Module) -> nn.Linear:
+    """The one layer of an identity projector that is trained."""
+    return _projector(model).linear_1
 
 
 def _projector(model: nn.Module) -> Any:

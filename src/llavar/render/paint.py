@@ -55,12 +55,9 @@ def _shape(draw: ImageDraw.ImageDraw, shape: Shape, size: int) -> None:
 
 
 def _line(draw: ImageDraw.ImageDraw, line: TextLine, size: int, ink: RGB | int | None = None) -> None:
-    """Pillow rounds advances to whole pixels: without tracking, letters drift by up to half of one each."""
+    """Letter by letter, each where the scene says: within a text, Pillow rounds advances to whole pixels."""
     face = fonts.load(line.font, round(line.em * size, 1))
     fill = line.ink if ink is None else ink
-    if not line.tracking:
-        draw.text((line.x * size, line.baseline * size), line.text, font=face, fill=fill, anchor="ls")
-        return
     pen = line.x
     for char in line.text:
         draw.text((pen * size, line.baseline * size), char, font=face, fill=fill, anchor="ls")

@@ -1,8 +1,9 @@
 """``llavar nano build``: the shipped files from nothing but a seed.
 
-Four steps, each resumable and each in a folder of its own: the tower learns to see letters (``tower``),
-the decoder to answer questions about grids of symbols (``decoder``), then both go through stage 1
-(``stage1``) and stage 2 (``stage2``) of LLaVA on scenes drawn afresh. ``nano`` is the result.
+Five steps, each resumable and each in a folder of its own: the tower learns to see letters (``tower``), the
+decoder to answer questions about grids of symbols (``decoder``), the tower to show what it sees in a form
+that a linear layer can turn into such symbols (``join``); then both go through stage 1 (``stage1``) and
+stage 2 (``stage2``) of LLaVA on scenes drawn afresh. ``nano`` is the result.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from llavar.errors import ConfigError
 from llavar.evals import run as evals
@@ -27,6 +29,7 @@ from llavar.records import Report
 from llavar.render.grid import CHARACTERS
 from llavar.study.nano import weights
 from llavar.study.nano.decoder import DecoderData, GridObjective, SymbolTables
+from llavar.study.nano.join import JoinObjective
 from llavar.study.nano.questions import HELD_OUT, exam, write_pictures
 from llavar.study.nano.tower import DenseHead, DenseObjective, TowerData
 from llavar.study.nano.tune import SceneObjective, TuneData
@@ -41,6 +44,12 @@ _BETAS = (0.9, 0.98)
 _MORE, _BLANK = 0.3, 0.03
 """Shares of conversations that also ask what has no answer, and of scenes without text."""
 
+_JOINED = {
+    "tower": PartConfig(lr=3e-4, weight_decay=0.01, muon=0.02),
+    "head": PartConfig(lr=6e-4),
+    "projector": PartConfig(lr=2e-3),
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSettings:
@@ -51,11 +60,12 @@ class BuildSettings:
 
     tower_steps: int = 6000
     decoder_steps: int = 1200
+    join_steps: int = 1500
     stage1_steps: int = 150
-    stage2_steps: int = 2000
+    stage2_steps: int = 1500
     exam_pictures: int = 300
     seed: int = 0
-    threads: int = 1
+    threads: int = 2
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -82,10 +92,15 @@ def run(out: Path, settings: BuildSettings, *, quiet: bool = False) -> Made:
     shape = recipe.nano_shape(vocab=tokenizer.vocab_size, image_token_id=tokenizer.image_patch_id)
 
     with watch.step("Tower: name every letter"):
-        tower = _tower(shape.vision, out / "tower", settings, watch)
+        tower, head = _tower(shape.vision, out / "tower", settings, watch)
     with watch.step("Decoder: answer questions about grids"):
-        decoder = _decoder(shape.text, tokenizer, out / "decoder", settings, watch)
+        decoder, tables = _decoder(shape.text, tokenizer, out / "decoder", settings, watch)
     model: Any = hf.build_llava(shape, seed=settings.seed, attention="eager")
+    with watch.step("Join: show letters as the decoder's symbols"):
+        loop = _loop(settings.join_steps, _JOINED, settings.seed, log_every=20)
+        joint = JoinObjective(tower, head, hf.linear_projector(model), tables, TowerData(seed="join"))
+        _fit(joint, loop, out / "join", watch)
+        hf.scale_features(tower, 1 / joint.scale)
     hf.put_parts(model, tower=tower, decoder=decoder)
     hf.disable_cache(model)
     for number, loop, data in _stages(settings):
@@ -118,17 +133,19 @@ def _same_build(out: Path, settings: BuildSettings) -> None:
     aside.replace(path)
 
 
-def _tower(shape: Any, out: Path, settings: BuildSettings, watch: Watch) -> torch.nn.Module:
+def _tower(shape: Any, out: Path, settings: BuildSettings, watch: Watch) -> tuple[nn.Module, DenseHead]:
     torch.manual_seed(settings.seed)  # pyright: ignore[reportUnknownMemberType]
     tower = hf.build_tower(shape, attention="eager")
     head = DenseHead(shape.hidden, recipe.PATCHES)
     parts = {"tower": PartConfig(lr=1.2e-3, weight_decay=0.01, muon=0.04), "head": PartConfig(lr=1.2e-3)}
     loop = _loop(settings.tower_steps, parts, settings.seed, log_every=20)
     _fit(DenseObjective(tower, head, TowerData()), loop, out, watch)
-    return tower
+    return tower, head
 
 
-def _decoder(shape: Any, tokenizer: TextTokenizer, out: Path, settings: BuildSettings, watch: Watch) -> Any:
+def _decoder(
+    shape: Any, tokenizer: TextTokenizer, out: Path, settings: BuildSettings, watch: Watch
+) -> tuple[Any, SymbolTables]:
     torch.manual_seed(settings.seed)  # pyright: ignore[reportUnknownMemberType]
     decoder = hf.build_decoder(shape, attention="eager")
     tables = SymbolTables(shape.hidden, recipe.PATCHES)
@@ -139,12 +156,12 @@ def _decoder(shape: Any, tokenizer: TextTokenizer, out: Path, settings: BuildSet
     parts = {"decoder": PartConfig(lr=1e-3, weight_decay=0.01, muon=0.02), "tables": PartConfig(lr=1e-3)}
     loop = _loop(settings.decoder_steps, parts, settings.seed)
     _fit(GridObjective(decoder, tables, tokenizer, DecoderData(more=_MORE, blank=_BLANK)), loop, out, watch)
-    return decoder
+    return decoder, tables
 
 
 def _stages(settings: BuildSettings) -> tuple[tuple[int, LoopConfig, TuneData], ...]:
     first = {PROJECTOR: PartConfig(lr=4e-3)}
-    second = {PROJECTOR: PartConfig(lr=2e-3), DECODER: PartConfig(lr=6e-4, muon=0.02)}
+    second = {PROJECTOR: PartConfig(lr=1e-3), DECODER: PartConfig(lr=3e-4, muon=0.008)}
     data = TuneData(more=_MORE, blank=_BLANK)
     return (
         (1, _loop(settings.stage1_steps, first, settings.seed), replace(data, seed="stage1")),
@@ -209,7 +226,7 @@ def _card(out: Path, settings: BuildSettings, report: Report, watch: Watch) -> s
     )
     steps = "\n".join(f"| {name} | {seconds / 60:.1f} |" for name, seconds in watch.seconds.items())
     numbers = "\n".join(f"| {name} | {value} |" for name, value in asdict(settings).items())
-    curves = "\n".join(_curve(out / name) for name in ("tower", "decoder", "stage1", "stage2"))
+    curves = "\n".join(_curve(out / name) for name in ("tower", "decoder", "join", "stage1", "stage2"))
     commit = os.environ.get("LLAVAR_COMMIT", "")
     return f"""---
 license: apache-2.0

@@ -103,6 +103,8 @@ class SymbolTables(nn.Module):
         """(cells, 6) -> (cells, width), each blurred by up to ``noise`` times the size of a symbol."""
         embedded = sum(table(grid[..., i]) for i, table in enumerate(self.tables))
         assert isinstance(embedded, Tensor)
+        if not noise:
+            return embedded
         scale = self.tables[0].get_parameter("weight").detach().std()
         strength = torch.rand(len(grid), 1) * noise * scale
         return embedded + strength * torch.randn_like(embedded)

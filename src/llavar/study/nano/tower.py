@@ -77,16 +77,20 @@ class DenseObjective:
         return Size(samples=n, tokens=n * patches, supervised=n * patches)
 
     def loss(self, batch: Seen) -> Tensor:
-        logits = self.head(features(self.tower, batch.pixels))
-        # Empty half-cells are most of them, and easy.
-        characters = torch.ones(grids.CLASSES)
-        characters[grids.BLANK] = 0.15
-        total = torch.zeros(())
-        for i, (part, share) in enumerate(zip(logits, _SHARES, strict=True)):
-            weight = characters if i < 2 else None
-            truth = batch.truth[..., i].flatten()
-            total = total + share * cross_entropy(part.float().flatten(0, 1), truth, weight, reduction="sum")
-        return total
+        return characters_loss(self.head(features(self.tower, batch.pixels)), batch.truth)
+
+
+def characters_loss(logits: Sequence[Tensor], truth: Tensor) -> Tensor:
+    """Sum of the losses of the head's six ``logits`` against ``truth``, int64 (n, patches, 6)."""
+    # Empty half-cells are most of them, and easy.
+    characters = torch.ones(grids.CLASSES)
+    characters[grids.BLANK] = 0.15
+    total = torch.zeros(())
+    for i, (part, share) in enumerate(zip(logits, _SHARES, strict=True)):
+        weight = characters if i < 2 else None
+        wanted = truth[..., i].flatten()
+        total = total + share * cross_entropy(part.float().flatten(0, 1), wanted, weight, reduction="sum")
+    return total
 
 
 def features(tower: nn.Module, seen: Tensor) -> Tensor:
