@@ -428,9 +428,9 @@ def main() -> None:
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for goal in document["goals"]:
-        print(
-            f"{goal['verdict']:20} {goal['what']}: {goal['value']:g} {goal['unit']} (goal {goal['goal']:g})"
-        )
+        scale = 100 if goal["unit"] == "%" else 1
+        value, wanted = scale * goal["value"], scale * goal["goal"]
+        print(f"{goal['verdict']:20} {goal['what']}: {value:.4g} {goal['unit']} (goal {wanted:g})")
 
 
 if __name__ == "__main__":

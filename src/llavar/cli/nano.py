@@ -18,7 +18,7 @@ def add(commands: Commands) -> None:
     )
     build.add_argument("--out", type=Path, required=True, help="folder of the build")
     build.add_argument("--seed", type=int, default=0)
-    build.add_argument("--threads", type=count, default=1, help="fixed, since it changes the order of sums")
+    build.add_argument("--threads", type=count, default=2, help="fixed, since it changes the order of sums")
     for name in ("tower", "decoder", "join", "stage1", "stage2"):
         build.add_argument(f"--{name}-steps", type=count, metavar="N")
     build.add_argument(
