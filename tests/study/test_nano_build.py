@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from llavar.errors import ConfigError
 from llavar.generate.local import LocalGenerator
@@ -21,7 +22,7 @@ from llavar.study.nano.tune import TuneData
 from llavar.train import loop as training
 
 SETTINGS = BuildSettings(
-    tower_steps=2, decoder_steps=2, join_steps=2, stage1_steps=2, stage2_steps=2, exam_pictures=2
+    tower_steps=2, decoder_steps=2, join_steps=2, stage1_steps=2, stage2_steps=2, exam_pictures=2, threads=1
 )
 
 
@@ -58,6 +59,13 @@ def test_equal_settings_give_equal_bytes(made: Made, tmp_path: Path):
     again = build.run(tmp_path, SETTINGS, quiet=True)
     assert content(again.nano) == content(made.nano)
     assert again.report.scores == made.report.scores
+
+
+def test_the_number_of_threads_is_as_before(made: Made, tmp_path: Path):
+    threads = torch.get_num_threads()
+    settings = BuildSettings(**{**vars_of(SETTINGS), "threads": threads + 1})
+    build.run(tmp_path, settings, quiet=True)
+    assert torch.get_num_threads() == threads
 
 
 def test_another_seed_gives_other_weights(made: Made, tmp_path: Path):

@@ -83,10 +83,18 @@ class Made:
 
 
 def run(out: Path, settings: BuildSettings, *, quiet: bool = False) -> Made:
-    """Make both models under ``out``; called again, go on where it was stopped."""
+    """Make nano under ``out``; called again, go on where it was stopped."""
     out.mkdir(parents=True, exist_ok=True)
     _same_build(out, settings)
+    before = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
+    try:
+        return _run(out, settings, quiet=quiet)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run(out: Path, settings: BuildSettings, *, quiet: bool) -> Made:
     watch = Watch(out / "seconds.json", quiet=quiet)
     tokenizer = nano_tokenizer()
     shape = recipe.nano_shape(vocab=tokenizer.vocab_size, image_token_id=tokenizer.image_patch_id)
