@@ -63,7 +63,7 @@ TILES = """\
 nano's own (h) and half as high (h/2), somewhere in a picture that is twice as large; all are asked to transcribe. `tiles`
 are nano trained on with an overview and 2 x 2 tiles. Character error rates with intervals from resampling pictures; apart,
 those of pictures with a line across the middle, where tiles meet, and of the others. Measured with an earlier nano, which
-misread about three times as many characters as the shipped one.
+read worse than the shipped one.
 
 | scenes | model | text | errors | across the middle | apart | `{best}` minus this |
 |---|---|---|---|---|---|---|
@@ -166,6 +166,7 @@ def _read(exam: Mapping[str, Any], outside: Mapping[str, Any]) -> Iterator[str]:
 
     yield row("the exam", exam["transcription"])
     yield row("asked in other words", exam["reworded"]["transcription"])
+    yield row("asked before the picture", exam["picture_after"]["transcription"])
     for lines, one in exam["by_lines"].items():
         yield row(f"of {lines} line{'s' if lines != '1' else ''}", one)
     for font, one in exam["by_font"].items():
@@ -182,8 +183,12 @@ def _asked(exam: Mapping[str, Any]) -> Iterator[str]:
                 yield f"| {what} | {_share(score)} |"
         if "all" in exam[part]:
             yield f"| {name} | {_share(exam[part]['all'])} |"
-    if "all" in exam["reworded"]["short"]:
-        yield f"| the answerable ones in other words | {_share(exam['reworded']['short']['all'])} |"
+    for how, key in (("in other words", "reworded"), ("before the picture", "picture_after")):
+        if "all" in exam[key]["short"]:
+            yield f"| the answerable ones {how} | {_share(exam[key]['short']['all'])} |"
+    present = "word in the picture"
+    if present in exam["picture_after"]["short"]:
+        yield f"| {present}, asked before it | {_share(exam['picture_after']['short'][present])} |"
 
 
 def _engines(found: Mapping[str, Any]) -> tuple[list[str], list[str]]:

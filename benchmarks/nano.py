@@ -4,8 +4,9 @@ Pictures are drawn by nano_scenes.py and asked about by nano_exam.py; both say h
 
 * the exam: transcriptions, questions with short answers, questions without an answer, and whether one picture
   gets different answers to different questions;
-* the same questions in words that no training row has, and transcriptions of pictures that differ in one
-  respect: turned, noisy, compressed, lower text, other fonts, marks, strings without meaning;
+* the same questions in words that no training row has and before the picture in place of after it, and
+  transcriptions of pictures that differ in one respect: turned, noisy, compressed, lower text, other fonts,
+  marks, strings without meaning;
 * OCR engines on the same files, transcription alone, and on what is left of them at nano's 96 pixels;
 * seconds of ``llavar ask`` from start to exit, and of a further question, both on one core;
 * pictures a second of rendering and of training on one core; sizes.
@@ -80,7 +81,7 @@ class Asked:
 
         self.generator, self.folder = LocalGenerator.load(find(model), name=model), folder
 
-    def answers(self, given: Sequence[Item]) -> list[str]:
+    def answers(self, given: Sequence[Item], *, image_first: bool = True) -> list[str]:
         """In the order of the questions; questions of one kind are asked together, as they end together."""
         from llavar.generate.base import Request
 
@@ -93,6 +94,7 @@ class Asked:
                     image=self.folder / f"{given[place].picture}.png",
                     question=given[place].question,
                     max_new_tokens=64,
+                    image_first=image_first,
                 )
                 for place in part
             ]
@@ -107,6 +109,7 @@ def main_exam(asked: Asked, pictures: Sequence[Drawn], blanks: Sequence[Drawn]) 
     said = asked.answers(given)
     again = exam.reworded(given)
     said_again = asked.answers(again)
+    said_after = asked.answers(given, image_first=False)
     unanswerable = [about for about in About if about.unanswerable]
     return {
         "pictures": len(pictures),
@@ -123,6 +126,10 @@ def main_exam(asked: Asked, pictures: Sequence[Drawn], blanks: Sequence[Drawn]) 
         "reworded": {
             "transcription": exam.transcriptions(_read(again, said_again)),
             "short": exam.answers(again, said_again, exam.SHORT),
+        },
+        "picture_after": {
+            "transcription": exam.transcriptions(_read(given, said_after)),
+            "short": exam.answers(given, said_after, exam.SHORT),
         },
         "wrong": _wrong(given, said),
     }

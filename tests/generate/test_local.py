@@ -150,12 +150,17 @@ def test_every_request_has_its_own_length(generator: LocalGenerator, pictures: l
     assert all(full.startswith(part) for full, part in zip(whole, cut, strict=True))
 
 
-def test_the_prompt_of_the_original(generator: LocalGenerator, pictures: list[Image.Image], folder: Path):
+@pytest.mark.parametrize("first", [False, True])
+def test_the_prompt_of_the_original(
+    generator: LocalGenerator, pictures: list[Image.Image], folder: Path, first: bool
+):
     """Greedy ids of the stock model, for ids and pixels put together here by hand."""
     tokenizer, stock = load_tokenizer(folder), hf.load_llava(folder)
     for request in requests(pictures):
+        request = replace(request, image_first=first)
         tokens = f"<im_start>{'<im_patch>' * 9}<im_end>"
-        text = f"{chat.LLAVA_SYSTEM} USER: {request.question}\n{tokens} ASSISTANT:"
+        asked = f"{tokens}\n{request.question}" if first else f"{request.question}\n{tokens}"
+        text = f"{chat.LLAVA_SYSTEM} USER: {asked} ASSISTANT:"
         ids = torch.tensor([tokenizer.encode(text)])
         shown = images.pixels(request.image, transform=Transform.PAD, size=24)
         made = stock.generate(
@@ -178,7 +183,7 @@ def test_a_folder_in_the_manner_of_the_hub(hub_folder: Path, pictures: list[Imag
     assert (setup.patch, setup.start_end, setup.transform) == ("<image>", False, Transform.CROP)
     tokenizer, stock = load_tokenizer(hub_folder), hf.load_llava(hub_folder)
     request = Request(image=pictures[0], question="What is it?", max_new_tokens=10)
-    ids = torch.tensor([tokenizer.encode(f"USER: What is it?\n{'<image>' * 9} ASSISTANT:")])
+    ids = torch.tensor([tokenizer.encode(f"USER: {'<image>' * 9}\nWhat is it? ASSISTANT:")])
     assert (ids == tokenizer.token_id("<image>")).sum() == 9
     made = stock.generate(
         input_ids=ids,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import string
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
@@ -48,6 +49,18 @@ def test_the_table_of_advances_says_how_wide_text_is(font: Font):
     expected = fonts.load(font, 200.0).getlength(text) / 200
     assert sum(fonts.advance(font, char) for char in text) == pytest.approx(expected, rel=0.02)
     assert 0.5 < fonts.cap_height(font) < 0.9
+
+
+@pytest.mark.parametrize("font", Font)
+def test_the_bar_of_an_e_is_thinner_than_its_bow(font: Font):
+    ink = np.asarray(drawn(font, "e", 400)) > 127
+    columns = np.flatnonzero(ink.any(0))
+    middle = ink[:, (columns[0] + columns[-1]) // 2]
+    steps = np.diff(middle.astype(int), prepend=0, append=0)
+    starts, ends = (np.flatnonzero(steps == step) for step in (1, -1))
+    top, bar, foot = (ends - starts) / 400
+    assert fonts.bar(font) == pytest.approx(bar, abs=0.006)
+    assert 0.01 < bar <= top <= 1.2 * foot
 
 
 def test_unknown_characters_are_as_wide_as_a_question_mark():

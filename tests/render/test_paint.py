@@ -174,6 +174,27 @@ def test_stems_become_wider_and_narrower():
     assert stems[0] < stems[1] < stems[2]
 
 
+@pytest.mark.parametrize("slant", [0.0, 0.2])
+def test_bars_become_thinner_and_stems_keep_their_width(slant: float):
+    usual = replace(LETTERS, text="H", em=0.6, baseline=0.7, slant=slant)
+    thin = replace(usual, contrast=0.03)
+    row, column = int(0.55 * SIZE), int((0.1 + usual.width / 2) * SIZE)
+    assert inked(thin)[row].sum() == pytest.approx(inked(usual)[row].sum(), abs=1)
+    lost = inked(usual)[:, column].sum() - inked(thin)[:, column].sum()
+    assert lost == pytest.approx(0.03 * 0.6 * SIZE, abs=1)
+
+
+@pytest.mark.parametrize("font", Font)
+def test_no_varied_letter_is_cut(font: Font):
+    """They are drawn in a strip about their line, which holds what reaches highest and lowest."""
+    usual = TextLine(text="|[{$Qgj@", font=font, em=0.2, x=0.02, baseline=0.5, ink=BLACK)
+    rows, other = (np.flatnonzero(inked(line).any(1)) for line in (usual, replace(usual, weight=0.01)))
+    assert other[0] == pytest.approx(rows[0], abs=2)
+    assert other[-1] == pytest.approx(rows[-1], abs=2)
+    high = np.flatnonzero(inked(replace(usual, weight=0.01, baseline=0.1)).any(1))
+    assert high[0] == 0, "a line that leaves the picture is cut by nothing but its edge"
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_varied_letters_stand_where_the_scene_says(seed: int):
     usual = page(seed, CLEAN)

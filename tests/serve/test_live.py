@@ -161,7 +161,7 @@ def test_our_own_client(live: Any, fakes: Any) -> None:
         generator = RemoteGenerator(client, workers=4)
         image = Image.new("RGB", (5, 3))
         asked = [Request(image=image, question=f"q{index}") for index in range(8)]
-        assert generator.answer(asked) == [f"q{index} [5x3]" for index in range(8)]
+        assert generator.answer(asked) == [f"[5x3] q{index}" for index in range(8)]
 
 
 # --------------------------------------------------------------------------------------------------- the end

@@ -101,10 +101,10 @@ def test_turns_and_the_picture_are_remembered(poster: Path) -> None:
     assert said(conversation, "Its colour?") == "red"
     turns = engine.asked[1].dialogue.turns
     assert [turn.role for turn in turns] == [Role.USER, Role.ASSISTANT, Role.USER]
-    question, picture = turns[0].parts
+    picture, question = turns[0].parts
     assert (question, turns[1].parts, turns[2].parts) == ("What does it say?", ("OPEN",), ("Its colour?",))
     assert isinstance(picture, Image.Image)
-    assert picture is engine.asked[0].dialogue.turns[0].parts[1]  # the same one, so it is encoded once
+    assert picture is engine.asked[0].dialogue.turns[0].parts[0]  # the same one, so it is encoded once
     assert engine.asked[1].dialogue.system == "Be short."
     assert all(ticket.cancelled.is_set() for ticket in engine.tickets)
 
@@ -136,7 +136,7 @@ def test_a_second_picture_takes_the_place_of_one_that_waits(poster: Path, tmp_pa
     for path in (poster, tmp_path / "small.png"):
         conversation.show(Shown.open(str(path)))
     said(conversation, "?")
-    (_, picture) = engine.asked[0].dialogue.turns[0].parts
+    (picture, _) = engine.asked[0].dialogue.turns[0].parts
     assert isinstance(picture, Image.Image)
     assert picture.size == (3, 3)
 
@@ -151,7 +151,7 @@ def test_a_question_that_failed_was_never_asked(poster: Path, error: LlavarError
     assert conversation.answers == 0
     said(conversation, "two")
     (turn,) = engine.asked[1].dialogue.turns
-    assert turn.parts[0] == "two"
+    assert turn.parts[-1] == "two"
     assert len(turn.parts) == 2  # the picture still waits
 
 
@@ -234,7 +234,7 @@ def test_a_conversation_is_a_row_of_training_data(poster: Path, tmp_path: Path) 
     (row,) = read_rows(file)
     assert (row.id, row.images) == ("talk", (str(poster.resolve()),))
     assert [turn.text for turn in row.conversation.turns] == [
-        "What does it say?\n<image>",
+        "<image>\nWhat does it say?",
         "OPEN",
         "Its colour?",
         "red",
@@ -327,7 +327,7 @@ def test_an_endpoint_gets_the_whole_conversation(
     assert roles == ["system", "user", "assistant", "user"]
     assert second["messages"][1] == first["messages"][1]
     kinds = [part["type"] for part in second["messages"][1]["content"]]
-    assert kinds == ["text", "image_url"]
+    assert kinds == ["image_url", "text"]
     assert second["messages"][2:] == [
         {"role": "assistant", "content": "OPEN"},
         {"role": "user", "content": "Colour?"},

@@ -135,7 +135,7 @@ def test_a_run_leaves_everything_that_is_needed(data: Path) -> None:
     assert result["baselines"]
     assert result["prompt"] == {"id": "plain", "suffix": ""}
     assert result["decoding"] == {"temperature": 0.0}
-    assert (result["image_position"], result["transform"]) == ("after", "none")
+    assert (result["image_position"], result["transform"]) == ("before", "none")
     assert result["max_new_tokens"] == 9
     assert len(result["data"]["asked.jsonl"]) == len(result["data"]["questions"]) == 64
     assert result["code"]["version"]

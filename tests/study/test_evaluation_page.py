@@ -222,7 +222,7 @@ def test_many_different_errors_are_counted_by_reason(made_run: Made) -> None:
 def test_what_all_tasks_share_is_named_once(made_run: Made) -> None:
     run = made_run("run")
     head, _, rest = page(run).partition("<h2>Scores</h2>")
-    assert "after the question" in head
+    assert "before the question" in head
     assert rest
-    change(run / "mme-ocr" / "result.json", image_position="before")
+    change(run / "mme-ocr" / "result.json", image_position="after")
     assert "the question" not in page(run).partition("<h2>Scores</h2>")[0].partition("Picture")[2][:80]

@@ -14,6 +14,7 @@ from llavar.render import grid as grids
 from llavar.render.grid import CHARACTERS
 from llavar.render.layouts import Style, scene
 from llavar.study.nano.decoder import DecoderData, GridObjective, SymbolTables, Told, converse, spell, tell
+from llavar.study.nano.finding import Finder
 from llavar.study.nano.scenes import facts, reading
 from llavar.train.config import LoopConfig, PartConfig
 from llavar.train.loop import fit
@@ -40,11 +41,11 @@ def objective(data: DecoderData = DATA) -> GridObjective:
             tie_word_embeddings=False,
         )
     )
-    return GridObjective(decoder, SymbolTables(64, data.patches), NANO, data)
+    return GridObjective(decoder, SymbolTables(64, data.patches), Finder(64), NANO, data)
 
 
 def alike(one: Told, other: Told) -> bool:
-    pairs = [(one.grid, other.grid)]
+    pairs = [(one.grid, other.grid), (one.found, other.found)]
     pairs += [
         (getattr(one.batch, name), getattr(other.batch, name)) for name in ("ids", "labels", "positions")
     ]
@@ -68,7 +69,7 @@ def rows(told: Told) -> list[tuple[str, str]]:
 
 
 def test_the_loss_goes_down(tmp_path: Path):
-    parts = {"decoder": PartConfig(lr=3e-3), "tables": PartConfig(lr=3e-3)}
+    parts = {"decoder": PartConfig(lr=3e-3), "tables": PartConfig(lr=3e-3), "finder": PartConfig(lr=3e-3)}
     config = LoopConfig(steps=12, parts=parts, log_every=1, betas=(0.9, 0.98))
     ticks = fit(objective(), config, tmp_path).ticks
     assert ticks[-1].loss < 0.85 * ticks[0].loss
@@ -81,6 +82,43 @@ def test_only_answers_are_supervised():
             answers = [turn[: turn.index(END) + len(END)] for turn in turns]
             assert learned == "".join(f"|{answer}" for answer in answers)
             assert all(len(answer) > len(END) for answer in answers)
+
+
+def test_every_letter_of_a_word_asked_for_says_whether_a_word_begins_so():
+    answers: set[str] = set()
+    for told in tell(replace(DATA, pages=0.0, quizzes=1.0), NANO, range(24), parts=3):
+        assert told.found.shape == told.batch.ids.shape
+        for ids, labels, flags in zip(
+            told.batch.ids.tolist(), told.batch.labels.tolist(), told.found.tolist(), strict=True
+        ):
+            place = 0
+            while place < len(ids):
+                if flags[place] == IGNORE:
+                    place += 1
+                    continue
+                end = next(at for at in range(place, len(ids)) if flags[at] == IGNORE)
+                assert NANO.decode([ids[place - 1]]) == NANO.decode([ids[end]]) == '"'
+                assert flags[place:end] == sorted(flags[place:end], reverse=True), "once lost, it stays lost"
+                assert all(label == IGNORE for label in labels[place:end])
+                start = next(at for at in range(end, len(ids)) if labels[at] != IGNORE)
+                answer = NANO.decode([id for id in ids[start : start + 3] if id != NANO.eos_id]).strip()
+                answers.add(answer)
+                assert answer == ("ye" if flags[end - 1] else "no"), "the first letters; a space comes before"
+                place = end
+    assert answers == {"ye", "no"}
+
+
+def test_finding_is_taught_beside_the_answers():
+    taught = objective(replace(DATA, pages=0.0, quizzes=1.0))
+    (_, asked), (_, spelled) = taught.batches(0), objective(replace(DATA, pages=1.0)).batches(0)
+    weight = taught.finder[1].get_parameter("weight")
+    taught.loss(asked).backward()
+    assert weight.grad is not None
+    assert weight.grad.any()
+    weight.grad = None
+    assert (spelled.found == IGNORE).all()
+    taught.loss(spelled).backward()
+    assert not weight.grad.any()
 
 
 def test_every_grid_has_its_places_in_the_text():

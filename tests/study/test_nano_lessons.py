@@ -12,7 +12,7 @@ from llavar.render.layouts import Style, scene
 from llavar.render.scene import Scene
 from llavar.render.words import vocabulary
 from llavar.study.nano.decoder import lesson
-from llavar.study.nano.lessons import NOTHING, enriched, plain, without_answer
+from llavar.study.nano.lessons import NOTHING, enriched, plain, quiz, without_answer
 
 STYLE = Style(random_text=0.3, wild=0.0)
 
@@ -71,6 +71,20 @@ def test_they_follow_what_was_asked_before(drawn: list[Scene]) -> None:
     assert "<image>" not in "".join(turn.text for turn in more.turns[2:])
 
 
+def test_a_quiz_asks_for_as_many_words_that_are_there_as_for_others(drawn: list[Scene]) -> None:
+    for number, one in enumerate(drawn):
+        pairs = plain(one, random.Random(number), words=3)[1:]
+        words = [asked.split('"')[1] for asked, _ in pairs]
+        assert len({word.lower() for word in words}) == len(words)
+        answers = [answer for _, answer in pairs]
+        assert answers.count("yes") == answers.count("no") <= 3
+        talk = quiz(one, random.Random(number))
+        assert 2 <= len(talk.turns) <= 16
+        assert "<image>" in talk.turns[0].text
+        assert "<image>" not in "".join(turn.text for turn in talk.turns[1:])
+        assert one.text not in [turn.text for turn in talk.turns[1::2]] or len(one.text) < 8
+
+
 def test_shares_of_lessons() -> None:
     def made(**shares: float) -> list[tuple[Scene, Conversation]]:
         lessons = (lesson(str(i), random.Random(i), STYLE, 0.0, 4.0, 2, **shares) for i in range(60))
@@ -81,3 +95,6 @@ def test_shares_of_lessons() -> None:
     assert not any(NOTHING in [turn.text for turn in talk.turns] for _, talk in made())
     assert all(shown.text for shown, _ in made())
     assert 10 < sum(not shown.text for shown, _ in made(blank=0.5)) < 50
+    spelled = [shown.text in [turn.text for turn in talk.turns] for shown, talk in made(quizzes=0.5)]
+    assert sum(spelled) < sum(shown.text in [turn.text for turn in talk.turns] for shown, talk in made())
+    assert sum(len(shown.lines) == 1 for shown, _ in made(quizzes=1.0)) > 30

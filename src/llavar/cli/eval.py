@@ -45,7 +45,9 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
     asking.add_argument("--top-p", type=float, metavar="P")
     asking.add_argument("--seed", type=int, metavar="N", help="of drawn answers (default: 0)")
     asking.add_argument(
-        "--image-position", choices=("after", "before"), help="of the question (default: after it)"
+        "--image-position",
+        choices=("after", "before"),
+        help="of the question (default: before it; the paper's presets: after it)",
     )
     asking.add_argument(
         "--transform",

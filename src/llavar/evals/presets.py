@@ -18,7 +18,7 @@ class Preset:
     about: str
     decoding: Decoding = field(default_factory=Decoding)
     max_new_tokens: int | None = None
-    image_first: bool = False
+    image_first: bool = True
     transform: Transform | None = None
     transform_of: Mapping[str, Transform] = field(default_factory=dict[str, Transform])
     """Tasks that differ in it."""
@@ -41,6 +41,7 @@ def presets() -> tuple[Preset, ...]:
             about="text-VQA as in the paper: temperature 0.9, 256 tokens, fit",
             decoding=Decoding(temperature=0.9),
             max_new_tokens=256,
+            image_first=False,
             transform=Transform.FIT,
         ),
         Preset(
@@ -48,6 +49,7 @@ def presets() -> tuple[Preset, ...]:
             about="MME as in the paper: temperature 0.2, 1024 tokens, fit, line breaks deleted",
             decoding=Decoding(temperature=0.2),
             max_new_tokens=1024,
+            image_first=False,
             transform=Transform.FIT,
             delete_newlines=True,
         ),
@@ -56,6 +58,7 @@ def presets() -> tuple[Preset, ...]:
             about="judged questions as in the paper: temperature 0.7, 1024 tokens, crop (text50: fit)",
             decoding=Decoding(temperature=0.7),
             max_new_tokens=1024,
+            image_first=False,
             transform=Transform.CROP,
             transform_of={"text50": Transform.FIT},
         ),

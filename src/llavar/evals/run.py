@@ -41,7 +41,7 @@ class Asking:
 
     max_new_tokens: int = 128
     decoding: Decoding = field(default_factory=Decoding)
-    image_first: bool = False
+    image_first: bool = True
     suffix: str = ""
     delete_newlines: bool = False
 

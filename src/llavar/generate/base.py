@@ -57,15 +57,15 @@ class Decoding:
 class Request:
     """One question on one picture, or on none. ``max_new_tokens`` bounds the answer, in tokens.
 
-    ``image_first`` puts the picture before the question; the original evaluates with it after. ``id`` tells
-    equal questions on equal pictures apart where tokens are drawn.
+    The picture stands before the question or, without ``image_first``, after it, as the original evaluates.
+    ``id`` tells equal questions on equal pictures apart where tokens are drawn.
     """
 
     image: str | Path | Image | None
     question: str
     max_new_tokens: int = 128
     decoding: Decoding = Decoding()
-    image_first: bool = False
+    image_first: bool = True
     id: str = ""
 
     def __post_init__(self) -> None:

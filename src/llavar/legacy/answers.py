@@ -66,7 +66,7 @@ def run_llava(argv: Sequence[str]) -> int:
     show("run_llava", [*given.mapping(), "temperature 0.2, seed 0; picture after the question"], today)
     picture = open_any(image)
     generator = _load(given).with_transform(Transform.FIT)
-    request = Request(image=picture, question=query, decoding=Decoding(temperature=0.2))
+    request = Request(image=picture, question=query, decoding=Decoding(temperature=0.2), image_first=False)
     print(generator.answer([_fitting(generator, request)])[0])
     return 0
 
@@ -117,6 +117,7 @@ def _answered(generator: LocalGenerator, asked: Sequence[_Asked], model: str) ->
                     image=asked[place].image,
                     question=asked[place].text,
                     decoding=Decoding(temperature=0.7),
+                    image_first=False,
                     id=str(asked[place].id),
                 ),
             )

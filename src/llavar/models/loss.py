@@ -24,10 +24,14 @@ def answer_loss(model: Any, batch: Batch) -> Tensor:
 
     Equal to that of the full logits: only where the head is applied differs.
     """
-    hidden = decode(model, embed(model, batch), batch.positions)
+    return states_loss(model, batch, decode(model, embed(model, batch), batch.positions))
+
+
+def states_loss(model: Any, batch: Batch, last: Tensor) -> Tensor:
+    """The same from the hidden states of the last layer, normed: (packs, length, width)."""
     targets = batch.targets
     kept = targets != IGNORE
-    return head_loss(model.lm_head, hidden[:, :-1][kept], targets[kept])
+    return head_loss(model.lm_head, last[:, :-1][kept], targets[kept])
 
 
 def head_loss(head: Any, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -77,12 +81,22 @@ def decode(model: Any, embeddings: Tensor, positions: Tensor) -> Tensor:
 
     Rows are kept apart by their positions alone; any cache or mask would let them see each other.
     """
+    return _run(model, embeddings, positions).last_hidden_state
+
+
+def decoder_states(model: Any, batch: Batch) -> tuple[Tensor, ...]:
+    """What every layer of the decoder is given, and what the last gives, normed: each as in `decode`."""
+    return _run(model, embed(model, batch), batch.positions, output_hidden_states=True).hidden_states
+
+
+def _run(model: Any, embeddings: Tensor, positions: Tensor, **more: bool) -> Any:
     return model.model.language_model(
         inputs_embeds=embeddings,
         position_ids=positions,
         use_cache=False,
         **row_arguments(model, positions),
-    ).last_hidden_state
+        **more,
+    )
 
 
 @torch.no_grad()

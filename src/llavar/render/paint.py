@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from math import ceil
+from dataclasses import replace
+from math import ceil, floor
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
@@ -10,6 +11,9 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from llavar.records import Box
 from llavar.render import fonts
 from llavar.render.scene import RGB, Scene, Shape, ShapeKind, TextLine
+
+_ABOVE, _BELOW = 1.25, 0.5
+"""How far letters reach above and below their baseline at the most, in ems."""
 
 
 def paint(scene: Scene, size: int, *, noise_seed: int = 0) -> Image.Image:
@@ -31,7 +35,8 @@ def paint(scene: Scene, size: int, *, noise_seed: int = 0) -> Image.Image:
         if line.plain:
             _line(draw, line, size)
         else:
-            image.paste(line.ink, mask=_varied(line, size))
+            mask, top = _varied(line, size)
+            image.paste(line.ink, (0, top), mask)
     if scene.blur:
         image = image.filter(ImageFilter.GaussianBlur(scene.blur * size))
     return _noisy(image, scene.noise, noise_seed) if scene.noise else image
@@ -64,27 +69,35 @@ def _line(draw: ImageDraw.ImageDraw, line: TextLine, size: int, ink: RGB | int |
         pen += (fonts.advance(line.font, char) + line.tracking) * line.em
 
 
-def _varied(line: TextLine, size: int) -> Image.Image:
-    """Where there is ink of a line whose letters are not quite the font's, ``size`` x ``size``.
+def _varied(line: TextLine, size: int) -> tuple[Image.Image, int]:
+    """Where a line has ink whose letters are not quite the font's: rows of a picture, and which is the first.
 
     It is drawn as it would be without that, at twice the size, and then sheared and stretched into place. A
-    stem becomes wider or narrower by the union, or the section, of the letters and themselves a little aside.
+    stem becomes wider or narrower by the union, or the section, of the letters and themselves a little aside,
+    and a bar thinner by the section of the letters and themselves a little lower.
     """
     fine = 2 * size
-    drawn = Image.new("L", (ceil(fine / min(line.stretch, 1.0)), fine))
-    _line(ImageDraw.Draw(drawn), line, fine, ink=255)
+    top = max(0, floor((line.baseline - _ABOVE * line.em) * size))
+    rows = min(size, ceil((line.baseline + _BELOW * line.em) * size)) - top
+    drawn = Image.new("L", (ceil(fine / min(line.stretch, 1.0)), 2 * rows))
+    _line(ImageDraw.Draw(drawn), replace(line, baseline=line.baseline - top / size), fine, ink=255)
     across, lean = 2 / line.stretch, 2 * line.slant / line.stretch
-    start = fine * (line.x - (line.x + line.slant * line.middle) / line.stretch)
+    start = fine * (line.x - (line.x + line.slant * line.middle) / line.stretch) + lean * top
     aside = fine * line.em * abs(line.weight) / 2
+    below = fine * line.em * line.contrast / 2
 
-    def placed(by: float) -> Image.Image:
-        to_drawn = (across, lean, start + by, 0.0, 2.0, 0.0)
-        return drawn.transform((size, size), Image.Transform.AFFINE, to_drawn, Image.Resampling.BICUBIC)
+    def placed(by: float, down: float) -> Image.Image:
+        to_drawn = (across, lean, start + by, 0.0, 2.0, down)
+        return drawn.transform((size, rows), Image.Transform.AFFINE, to_drawn, Image.Resampling.BICUBIC)
 
-    if not line.weight:
-        return placed(0.0)
-    both = ImageChops.lighter if line.weight > 0 else ImageChops.darker
-    return both(placed(-aside), placed(aside))
+    def stems(down: float) -> Image.Image:
+        if not line.weight:
+            return placed(0.0, down)
+        both = ImageChops.lighter if line.weight > 0 else ImageChops.darker
+        return both(placed(-aside, down), placed(aside, down))
+
+    inked = ImageChops.darker(stems(-below), stems(below)) if below else stems(0.0)
+    return inked, top
 
 
 def _noisy(image: Image.Image, strength: float, seed: int) -> Image.Image:

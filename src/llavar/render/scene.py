@@ -85,9 +85,10 @@ class Glyph:
 class TextLine:
     """One line of text: the pen starts at ``x``, letters stand on ``baseline``, ``em`` is the font size.
 
-    The last three make other letters of a font's: ``stretch`` is their width as a share of the font's,
-    ``slant`` how far they lean to the right for each unit of height, about the middle of the capitals, and
-    ``weight`` how much wider, in ems, every stem is; below 0 it is narrower.
+    The last four make other letters of a font's: ``stretch`` is their width as a share of the font's,
+    ``slant`` how far they lean to the right for each unit of height, about the middle of the capitals,
+    ``weight`` how much wider, in ems, every stem is (below 0 it is narrower), and ``contrast`` how much
+    thinner every bar is.
     """
 
     text: str
@@ -100,6 +101,7 @@ class TextLine:
     stretch: float = 1.0
     slant: float = 0.0
     weight: float = 0.0
+    contrast: float = 0.0
 
     @property
     def width(self) -> float:
@@ -108,7 +110,7 @@ class TextLine:
     @property
     def plain(self) -> bool:
         """Whether the letters are the font's own."""
-        return self.stretch == 1 and not self.slant and not self.weight
+        return self.stretch == 1 and not (self.slant or self.weight or self.contrast)
 
     @property
     def middle(self) -> float:

@@ -134,7 +134,7 @@ class Remote:
     def _message(self, turn: Said) -> Message:
         words = [part for part in turn.parts if isinstance(part, str)]
         shown = tuple(self._uri(part) for part in turn.parts if not isinstance(part, str))
-        return Message(role=turn.role.value, text="\n".join(words), images=shown, images_first=False)
+        return Message(role=turn.role.value, text="\n".join(words), images=shown)
 
     def _uri(self, picture: Image) -> str:
         for known, uri in self._written:
@@ -258,7 +258,7 @@ class Talk:
         if not question.strip():
             raise ConfigError("the question is empty; ask something, for example 'What does it say?'")
         shown = self._next
-        parts = (question,) if shown is None else (question, shown.picture)
+        parts = (question,) if shown is None else (shown.picture, question)
         asked = Said(role=Role.USER, parts=parts)
         words: list[str] = []
         failed = False

@@ -70,7 +70,7 @@ class DemoSettings:
     control_pictures: int = 700
     exam_pictures: int = 100
     stage1_steps: int = 160
-    stage2_steps: int = 260
+    stage2_steps: int = 380
     picture_size: int = 384
     seed: int = 0
     seeds: int = 3

@@ -289,7 +289,7 @@ def _run_task(plan: _Plan, settings: Settings, generator: Generator, watch: Watc
     name, folder = plan.benchmark.name, settings.out / plan.benchmark.name
     asking = settings.asking(plan.benchmark.max_new_tokens)
     if settings.image_first is None and getattr(generator, "image_first", False):
-        asking = replace(asking, image_first=True)  # where the generator's kind of model expects pictures
+        asking = replace(asking, image_first=True)  # where its makers train it so
     generator = _with_transform(generator, settings.transform_for(name))
     folder.mkdir(parents=True, exist_ok=True)
     write_lines(folder / "questions.jsonl", map(asdict, plan.questions))

@@ -69,12 +69,7 @@ class Reader:
         if max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens is {max_new_tokens}; an answer needs at least 1")
         started = time.perf_counter()
-        request = Request(
-            image=open_any(image),
-            question=question,
-            max_new_tokens=max_new_tokens,
-            image_first=isinstance(self._generator, HubGenerator),
-        )
+        request = Request(image=open_any(image), question=question, max_new_tokens=max_new_tokens)
         (text,) = self._generator.answer([request])
         return Answer(text=text, model=self._generator.name, seconds=time.perf_counter() - started)
 

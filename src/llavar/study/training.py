@@ -41,7 +41,7 @@ def watcher(model: Model | HubModel, data: str, out: Path, say: Callable[[str], 
         NotFoundError, DataError: the folder holds no questions, or one of them cannot be used.
     """
     asked, folder, metric = _own(Path(data), say) if data else _drawn(_side(model), out)
-    requests = [_request(question, folder, isinstance(model, HubModel)) for question in asked]
+    requests = [_request(question, folder) for question in asked]
 
     def watch() -> Watched:
         # A generator of its own each time: the features that one remembers are those of an earlier step.
@@ -81,12 +81,11 @@ def scored(asked: Sequence[Question], answers: Sequence[str], metric: str) -> Wa
     return Watched(metric=metric, score=mean, samples=samples)
 
 
-def _request(question: Question, folder: Path, image_first: bool) -> Request:
+def _request(question: Question, folder: Path) -> Request:
     return Request(
         image=folder / question.image,
         question=question.text,
         max_new_tokens=_NEW_TOKENS,
-        image_first=image_first,
         id=question.id,
     )
 

@@ -67,10 +67,7 @@ def _ask(
     by_letter: bool,
     before: int,
 ) -> None:
-    asking = Asking(
-        max_new_tokens=most_tokens(questions, by_letter=by_letter),
-        image_first=bool(getattr(generator, "image_first", False)),
-    )
+    asking = Asking(max_new_tokens=most_tokens(questions, by_letter=by_letter))
     evaluate(
         generator,
         questions,

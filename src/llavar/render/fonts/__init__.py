@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 from PIL import ImageFont
@@ -67,6 +68,16 @@ def cap_height(font: Font) -> float:
     """Height of a capital H in ems."""
     _, top, _, bottom = load(font, _UNIT).getbbox("H", anchor="ls")
     return (bottom - top) / _UNIT
+
+
+@cache
+def bar(font: Font) -> float:
+    """Height of the bar of an e in ems: the thinnest that letters are told apart by."""
+    drawn = load(font, _UNIT).getmask("e")
+    width, height = drawn.size
+    inked = (drawn.getpixel((width // 2, row)) > 127 for row in range(height))
+    heights = [len(list(rows)) for ink, rows in groupby(inked) if ink]
+    return heights[1] / _UNIT
 
 
 def advance(font: Font, char: str) -> float:

@@ -29,6 +29,7 @@ from llavar.records import Report
 from llavar.render.grid import CHARACTERS
 from llavar.study.nano import weights
 from llavar.study.nano.decoder import DecoderData, GridObjective, SymbolTables
+from llavar.study.nano.finding import Finder
 from llavar.study.nano.join import JoinObjective
 from llavar.study.nano.questions import HELD_OUT, exam, write_pictures
 from llavar.study.nano.tower import DenseHead, DenseObjective, TowerData
@@ -41,8 +42,10 @@ from llavar.train.loop import Fitted, Objective, fit
 from llavar.train.metrics import Tick
 
 _BETAS = (0.9, 0.98)
-_MORE, _BLANK = 0.3, 0.03
+_MORE, _BLANK = 0.3, 0.05
 """Shares of conversations that also ask what has no answer, and of scenes without text."""
+_GRID_QUIZZES, _SCENE_QUIZZES = 0.4, 0.2
+"""Shares of scenes about which nothing else is asked, of the decoder and in the stages."""
 
 _JOINED = {
     "tower": PartConfig(lr=3e-4, weight_decay=0.01, muon=0.02),
@@ -59,10 +62,10 @@ class BuildSettings:
     """
 
     tower_steps: int = 6000
-    decoder_steps: int = 1200
-    join_steps: int = 1500
+    decoder_steps: int = 2200
+    join_steps: int = 3700
     stage1_steps: int = 150
-    stage2_steps: int = 1500
+    stage2_steps: int = 2000
     exam_pictures: int = 300
     seed: int = 0
     threads: int = 2
@@ -102,7 +105,7 @@ def _run(out: Path, settings: BuildSettings, *, quiet: bool) -> Made:
     with watch.step("Tower: name every letter"):
         tower, head = _tower(shape.vision, out / "tower", settings, watch)
     with watch.step("Decoder: answer questions about grids"):
-        decoder, tables = _decoder(shape.text, tokenizer, out / "decoder", settings, watch)
+        decoder, tables, finder = _decoder(shape.text, tokenizer, out / "decoder", settings, watch)
     model: Any = hf.build_llava(shape, seed=settings.seed, attention="eager")
     with watch.step("Join: show letters as the decoder's symbols"):
         loop = _loop(settings.join_steps, _JOINED, settings.seed, log_every=20)
@@ -113,7 +116,7 @@ def _run(out: Path, settings: BuildSettings, *, quiet: bool) -> Made:
     hf.disable_cache(model)
     for number, loop, data in _stages(settings):
         with watch.step(f"Stage {number} on scenes"):
-            _fit(SceneObjective(model, tokenizer, data), loop, out / f"stage{number}", watch)
+            _fit(SceneObjective(model, tokenizer, data, finder), loop, out / f"stage{number}", watch)
     _save(model, tokenizer, out / "nano")
     with watch.step("Exam"):
         report = _exam(out, settings, watch)
@@ -153,24 +156,29 @@ def _tower(shape: Any, out: Path, settings: BuildSettings, watch: Watch) -> tupl
 
 def _decoder(
     shape: Any, tokenizer: TextTokenizer, out: Path, settings: BuildSettings, watch: Watch
-) -> tuple[Any, SymbolTables]:
+) -> tuple[Any, SymbolTables, Finder]:
     torch.manual_seed(settings.seed)  # pyright: ignore[reportUnknownMemberType]
     decoder = hf.build_decoder(shape, attention="eager")
-    tables = SymbolTables(shape.hidden, recipe.PATCHES)
+    tables, finder = SymbolTables(shape.hidden, recipe.PATCHES), Finder(shape.hidden)
     embeddings = decoder.get_input_embeddings().weight
     # Head and symbols start as the embeddings, so that copying is learned once and not for every character.
     decoder.lm_head.weight.data.copy_(embeddings.data)
     tables.start_from(embeddings.data, [tokenizer.token_id(char) for char in CHARACTERS])
-    parts = {"decoder": PartConfig(lr=1e-3, weight_decay=0.01, muon=0.02), "tables": PartConfig(lr=1e-3)}
+    parts = {
+        "decoder": PartConfig(lr=1e-3, weight_decay=0.01, muon=0.02),
+        "tables": PartConfig(lr=1e-3),
+        "finder": PartConfig(lr=1e-3),
+    }
     loop = _loop(settings.decoder_steps, parts, settings.seed)
-    _fit(GridObjective(decoder, tables, tokenizer, DecoderData(more=_MORE, blank=_BLANK)), loop, out, watch)
-    return decoder, tables
+    data = DecoderData(more=_MORE, blank=_BLANK, quizzes=_GRID_QUIZZES)
+    _fit(GridObjective(decoder, tables, finder, tokenizer, data), loop, out, watch)
+    return decoder, tables, finder.requires_grad_(False)
 
 
 def _stages(settings: BuildSettings) -> tuple[tuple[int, LoopConfig, TuneData], ...]:
     first = {PROJECTOR: PartConfig(lr=4e-3)}
     second = {PROJECTOR: PartConfig(lr=1e-3), DECODER: PartConfig(lr=3e-4, muon=0.008)}
-    data = TuneData(more=_MORE, blank=_BLANK)
+    data = TuneData(more=_MORE, blank=_BLANK, quizzes=_SCENE_QUIZZES)
     return (
         (1, _loop(settings.stage1_steps, first, settings.seed), replace(data, seed="stage1")),
         (2, _loop(settings.stage2_steps, second, settings.seed), replace(data, seed="stage2")),

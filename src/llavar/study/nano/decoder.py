@@ -30,7 +30,8 @@ from llavar.render import grid as grids
 from llavar.render.layouts import Style, page, scene
 from llavar.render.scene import Scene
 from llavar.render.words import vocabulary
-from llavar.study.nano.lessons import enriched
+from llavar.study.nano.finding import Finder, begun, stacked
+from llavar.study.nano.lessons import enriched, quiz
 from llavar.study.nano.scenes import SHAPE_NAMES, facts, reading
 from llavar.train.loop import Size
 
@@ -38,11 +39,13 @@ from llavar.train.loop import Size
 class Told(NamedTuple):
     """Token ids and labels, and the grids that stand in the places of pictures, one after the other.
 
-    ``grid``: int64 (cells, 7): a grid's six numbers, and the class of the character before.
+    ``grid``: int64 (cells, 7): a grid's six numbers, and the class of the character before. ``found``: int64
+    (rows, length), what a :class:`~llavar.study.nano.finding.Finder` is to tell.
     """
 
     batch: Batch
     grid: Tensor
+    found: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +59,8 @@ class DecoderData:
 
     Over the first ``warm`` samples it only spells, one full line at first, more of them later: that is where
     most is learned for each token that is computed, and questions cannot be answered before. ``pages`` is the
-    share of samples that stay like this afterwards. ``more`` and ``blank`` are those of :func:`lesson`.
+    share of samples that stay like this afterwards. ``more``, ``blank`` and ``quizzes`` are those of
+    :func:`lesson`.
     """
 
     patches: int = 12
@@ -71,6 +75,7 @@ class DecoderData:
     pages: float = 0.25
     more: float = 0.0
     blank: float = 0.0
+    quizzes: float = 0.0
     seed: str = "decoder"
 
 
@@ -111,17 +116,24 @@ class SymbolTables(nn.Module):
 
 
 class GridObjective:
-    """Decoder and symbol tables, trained on conversations about grids."""
+    """Decoder, symbol tables and finder, trained on conversations about grids."""
 
     def __init__(
-        self, decoder: Any, tables: SymbolTables, tokenizer: TextTokenizer, data: DecoderData
+        self,
+        decoder: Any,
+        tables: SymbolTables,
+        finder: Finder,
+        tokenizer: TextTokenizer,
+        data: DecoderData,
     ) -> None:
-        self.decoder, self.tables, self.tokenizer, self.data = decoder, tables, tokenizer, data
+        self.decoder, self.tables, self.finder = decoder, tables, finder
+        self.tokenizer, self.data = tokenizer, data
 
     def parts(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
         return {
             "decoder": dict(self.decoder.named_parameters()),
             "tables": dict(self.tables.named_parameters()),
+            "finder": dict(self.finder.named_parameters()),
         }
 
     def batches(self, step: int) -> Sequence[Told]:
@@ -136,7 +148,7 @@ class GridObjective:
     def loss(self, batch: Told) -> Tensor:
         # Seeded by what is in the batch, so that a step that is done again is done equally.
         torch.manual_seed(int(batch.grid.sum()))  # pyright: ignore[reportUnknownMemberType]
-        inner, hidden = self._hidden(batch, noise=self.data.noise)
+        inner, late, hidden = self._hidden(batch, noise=self.data.noise)
         targets = batch.batch.targets
         kept = targets != IGNORE
         answers = head_loss(self.decoder.lm_head, hidden[:, :-1][kept], targets[kept])
@@ -144,10 +156,11 @@ class GridObjective:
         # up, which character comes before it is asked for outright; left to the answers it takes far longer.
         held = (batch.grid[:, :2] != grids.BLANK).any(1)
         before = head_loss(self.tables.before, inner[held], batch.grid[held, 6])
-        return answers + 0.5 * before
+        return answers + 0.5 * before + 0.5 * self.finder.loss(late, batch.found)
 
-    def _hidden(self, told: Told, noise: float) -> tuple[Tensor, Tensor]:
-        """What the cells hold after half of the layers (cells, width), and all positions after the last."""
+    def _hidden(self, told: Told, noise: float) -> tuple[Tensor, Tensor, Tensor]:
+        """What the cells hold after half of the layers (cells, width), and all positions after the last but
+        one and after the last (rows, length, width)."""
         embeddings = self.decoder.model.embed_tokens(told.batch.ids)
         places = told.batch.ids == self.tokenizer.image_patch_id
         filled = fill(embeddings, places, self.tables(told.grid, noise).unsqueeze(0))
@@ -157,12 +170,13 @@ class GridObjective:
             use_cache=False,
             output_hidden_states=True,
         )
-        return out.hidden_states[len(out.hidden_states) // 2][places], out.last_hidden_state
+        states = out.hidden_states
+        return states[len(states) // 2][places], states[-2], out.last_hidden_state
 
     @torch.no_grad()
     def accuracy(self, told: Told) -> tuple[float, float]:
         """Share of supervised tokens, and of whole rows, that are predicted rightly, given the true past."""
-        logits = self.decoder.lm_head(self._hidden(told, noise=0.0)[1])
+        logits = self.decoder.lm_head(self._hidden(told, noise=0.0)[-1])
         targets = told.batch.targets
         kept = targets != IGNORE
         right = logits[:, :-1].argmax(-1) == targets
@@ -173,25 +187,26 @@ def tell(
     data: DecoderData, tokenizer: TextTokenizer, samples: Sequence[int], *, parts: int = 1
 ) -> list[Told]:
     """Make up ``samples``, each from its number and the seed alone; sorted by length into ``parts``."""
-    made = sorted((_sample(data, tokenizer, index) for index in samples), key=lambda pair: len(pair[0]))
+    made = sorted((_sample(data, tokenizer, index) for index in samples), key=lambda made: len(made[0]))
     size = -(-len(made) // parts)
     return [_told(made[start : start + size], tokenizer) for start in range(0, len(made), size)]
 
 
-def _told(made: Sequence[tuple[Encoded, np.ndarray]], tokenizer: TextTokenizer) -> Told:
-    packs = [Pack(rows=(row,)) for row, _ in made]
+def _told(made: Sequence[tuple[Encoded, np.ndarray, list[int]]], tokenizer: TextTokenizer) -> Told:
+    packs = [Pack(rows=(row,)) for row, _, _ in made]
     batch = collate(packs, pad_id=tokenizer.pad_id or 0, vision=None, multiple=8)
-    return Told(batch, torch.as_tensor(np.concatenate([cells for _, cells in made])))
+    found = stacked([flags for _, _, flags in made], batch.ids)
+    return Told(batch, torch.as_tensor(np.concatenate([cells for _, cells, _ in made])), found)
 
 
-def _sample(data: DecoderData, tokenizer: TextTokenizer, index: int) -> tuple[Encoded, np.ndarray]:
+def _sample(data: DecoderData, tokenizer: TextTokenizer, index: int) -> tuple[Encoded, np.ndarray, list[int]]:
     rng = random.Random(f"{data.seed}:{index}")
     ease = 1 - min(1.0, index / data.warm) if data.warm else 0.0
     style = Style(random_text=data.random_text)
     spelled, most = (1.0, 4 - 3 * ease) if ease else (data.pages, 4.0)
     name = f"{data.seed}:{index}"
     drawn, conversation, is_page = lesson(
-        name, rng, style, spelled, most, data.turns, more=data.more, blank=data.blank
+        name, rng, style, spelled, most, data.turns, more=data.more, blank=data.blank, quizzes=data.quizzes
     )
     whole = 0.0 if is_page else data.whole
     cells = grids.grid(drawn, data.patches).cells()
@@ -200,7 +215,8 @@ def _sample(data: DecoderData, tokenizer: TextTokenizer, index: int) -> tuple[En
     cells = cells.reshape(-1, cells.shape[-1])
     row = Example(id=str(index), images=(f"{index}.png",), conversation=conversation)
     encoded = encode(row, tokenizer, chat.get("llava_v1"), image_tokens=len(cells), start_end=True)
-    return encoded, _with_before(_damaged(cells, rng, data.damage * (1 - ease)))
+    shown = _with_before(_damaged(cells, rng, data.damage * (1 - ease)))
+    return encoded, shown, begun(encoded, tokenizer, drawn.text)
 
 
 class Lesson(NamedTuple):
@@ -221,17 +237,22 @@ def lesson(
     *,
     more: float = 0.0,
     blank: float = 0.0,
+    quizzes: float = 0.0,
 ) -> Lesson:
     """Up to ``most`` lines of a page to be spelt (a share of ``spelled``), or a conversation on a scene.
 
-    A share ``more`` of the conversations ends in questions of :mod:`llavar.study.nano.lessons`, and a share
-    ``blank`` of the scenes has no text.
+    A share ``more`` of the conversations ends in questions of :mod:`llavar.study.nano.lessons`, a share
+    ``blank`` of the scenes has no text, and of a share ``quizzes`` nothing but those questions is asked.
     """
     if spelled >= 1 or rng.random() < spelled:
         drawn = _lines(page(name, style), rng, most)
         return Lesson(drawn, spell(drawn, rng), True)
     if blank and rng.random() < blank:
         style = replace(style, max_lines=0)
+    if quizzes and rng.random() < quizzes:
+        # Whether a word is there is learned where there are few: with more, nothing comes of it for long.
+        drawn = scene(name, replace(style, max_lines=min(style.max_lines, rng.choice((1, 1, 1, 2, 3)))))
+        return Lesson(drawn, quiz(drawn, rng), False)
     drawn = scene(name, style)
     talk = converse(drawn, rng, turns)
     return Lesson(drawn, enriched(talk, drawn, rng) if more and rng.random() < more else talk, False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 
+from llavar.corpus.pairs import with_image
 from llavar.corpus.teach import NO, YES, words_of
 from llavar.corpus.wordings import QuestionKind, question
 from llavar.records import Conversation
@@ -40,21 +41,33 @@ def without_answer(drawn: Scene, rng: random.Random) -> list[Pair]:
     return [(text, NOTHING) for text in asked]
 
 
-def plain(drawn: Scene, rng: random.Random) -> list[Pair]:
-    """The colour of the ground, a word of the scene, and one that is not in it."""
+def plain(drawn: Scene, rng: random.Random, words: int = 1) -> list[Pair]:
+    """The colour of the ground, up to ``words`` words of the scene, and as many that are not in it."""
     pairs: list[Pair] = [(rng.choice(_GROUND), drawn.ground.value)]
     there = words_of(drawn.text)
-    if there:
+    asked = rng.sample(there, min(words, len(there)))
+    if asked:
         taken = drawn.text.casefold()
-        other = rng.choice([word for word in vocabulary(held_out=False) if word not in taken])
-        pairs.append((question(QuestionKind.WORD_PRESENT, rng, word=rng.choice(there)), YES))
-        pairs.append((question(QuestionKind.WORD_PRESENT, rng, word=cased(rng, other)), NO))
+        others = rng.sample([word for word in vocabulary(held_out=False) if word not in taken], len(asked))
+        pairs += [(question(QuestionKind.WORD_PRESENT, rng, word=word), YES) for word in asked]
+        pairs += [(question(QuestionKind.WORD_PRESENT, rng, word=cased(rng, word)), NO) for word in others]
     return pairs
 
 
 def enriched(talk: Conversation, drawn: Scene, rng: random.Random) -> Conversation:
     """A conversation with one or two such questions at its end."""
     known = [*without_answer(drawn, rng), *plain(drawn, rng)]
-    chosen = rng.sample(known, min(rng.randint(1, 2), len(known)))
     texts = [turn.text for turn in talk.turns]
-    return Conversation.of(*texts, *(text for pair in chosen for text in pair))
+    return Conversation.of(*texts, *_some(known, rng.randint(1, 2), rng))
+
+
+def quiz(drawn: Scene, rng: random.Random) -> Conversation:
+    """Such questions alone, up to eight: no earlier answer spells what the picture holds."""
+    known = [*without_answer(drawn, rng), *plain(drawn, rng, words=3)]
+    first, *rest = _some(known, 8, rng)
+    return Conversation.of(with_image(first, rng), *rest)
+
+
+def _some(known: list[Pair], most: int, rng: random.Random) -> list[str]:
+    """Questions and answers in turns, in any order."""
+    return [text for pair in rng.sample(known, min(most, len(known))) for text in pair]

@@ -13,6 +13,7 @@ from PIL import Image
 from llavar.corpus.wordings import SceneFacts, Shape
 from llavar.images import normalize
 from llavar.records import Box, Line, Reading
+from llavar.render import fonts
 from llavar.render.paint import paint
 from llavar.render.scene import Scene, ShapeKind, TextLine
 from llavar.render.scene import Shape as Ornament
@@ -20,13 +21,17 @@ from llavar.render.scene import Shape as Ornament
 _AS_IT_IS = 0.3
 """Share of the lines whose letters :func:`varied` leaves alone."""
 
+_THINNED, _THINNEST = 0.4, 0.7
+"""Share of the others whose bars are thinner, and by how much of a font's at the most."""
+
 SHAPE_NAMES = tuple(kind.value for kind in ShapeKind)
 
 
 def varied(scene: Scene, seed: str) -> Scene:
-    """The scene with most of its lines in letters that no font has: wider, leaning, bolder.
+    """The scene with most of its lines in letters that no font has: wider, leaning, bolder, of thin bars.
 
-    A dozen fonts are few, and what knows them alone reads others worse. Lines stay within the picture.
+    A dozen fonts are few, and what knows them alone reads others worse: an e as c, where its bar is a hair.
+    Lines stay within the picture.
     """
     rng = random.Random(f"varied:{seed}")
     return replace(scene, lines=tuple(_other(line, rng) for line in scene.lines))
@@ -41,6 +46,7 @@ def _other(line: TextLine, rng: random.Random) -> TextLine:
         stretch=min(rng.uniform(0.85, 1.2), room),
         slant=rng.choice((0.0, rng.uniform(-0.05, 0.25))),
         weight=rng.uniform(-0.015, 0.03),
+        contrast=fonts.bar(line.font) * rng.uniform(0, _THINNEST) if rng.random() < _THINNED else 0.0,
     )
 
 

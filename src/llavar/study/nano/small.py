@@ -18,12 +18,12 @@ from llavar import chat
 from llavar.data.encode import encode
 from llavar.images import WHOLE, Tiles, view_pixels
 from llavar.models.tokenizer import TextTokenizer
-from llavar.records import Box, Conversation, Encoded, Example
+from llavar.records import Box, Conversation, Example
 from llavar.render.layouts import Style, page
 from llavar.render.paint import paint
 from llavar.render.scene import Panel, Scene
 from llavar.study.nano.decoder import lesson, spell
-from llavar.study.nano.tune import LessonObjective
+from llavar.study.nano.tune import LessonObjective, Sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +117,7 @@ class SmallObjective(LessonObjective):
         super().__init__(model, tokenizer, batch=data.batch, micro=data.parts)
         self.data = data
 
-    def sample(self, index: int) -> tuple[Encoded, NDArray[np.float32]]:
+    def sample(self, index: int) -> Sample:
         data, name = self.data, f"{self.data.seed}:{index}"
         rng = random.Random(name)
         drawn, conversation = self._lesson(name, rng)
@@ -129,7 +129,7 @@ class SmallObjective(LessonObjective):
             image_tokens=data.patches**2,
             views=data.tiles.views,
         )
-        return encoded, seen(drawn, data.size, data.tiles, index)
+        return Sample(encoded, seen(drawn, data.size, data.tiles, index), drawn.text)
 
     def _lesson(self, name: str, rng: random.Random) -> tuple[Scene, Conversation]:
         data, style = self.data, Style(random_text=self.data.random_text, wild=0.4)
