@@ -11,6 +11,7 @@ import pytest
 from llavar.render import fonts, words
 from llavar.render.layouts import EM_MAX, EM_MIN, Style, luminance, page, scene
 from llavar.render.scene import TONES, Colour, LayoutKind, Scene, TextLine, text_width
+from llavar.study.nano.scenes import varied
 
 SEEDS = range(150)
 HELD_OUT = Style(held_out_words=True, held_out_fonts=True, held_out_layouts=True)
@@ -47,7 +48,7 @@ def test_scenes_of_a_seed_never_change():
     # The embedded model was trained on these very scenes, and the exam is made of them.
     drawn = scene("pinned", Style())
     assert (drawn.layout, drawn.ground, drawn.text) == (LayoutKind.SIGN, Colour.WHITE, "SCHOOL")
-    assert page("pinned", Style()).text.splitlines()[0] == "SNOW 5033 8"
+    assert page("pinned", Style()).text.splitlines()[0] == "RUNNER n0m 8"
 
 
 def test_held_out_layouts_and_fonts_stay_out_of_training(style: Style):
@@ -82,6 +83,17 @@ def test_lines_lie_inside_the_picture_and_apart(style: Style):
             assert EM_MIN <= line.em <= EM_MAX
         for upper, lower in pairwise(lines):
             assert upper.box.bottom <= lower.box.top
+
+
+def test_pages_have_rules_beside_their_text_at_times():
+    pages = [page(seed, Style(random_text=0.6)) for seed in range(200)]
+    ruled = [drawn for drawn in pages if drawn.panels]
+    assert 0.2 < len(ruled) / len(pages) < 0.55
+    for drawn in ruled:
+        for rule in drawn.panels:
+            for line in (*drawn.lines, *varied(drawn, drawn.text).lines):
+                apart = line.x > rule.box.right or line.x + line.width < rule.box.left
+                assert apart, (line.text, rule)
 
 
 def test_pages_are_full_of_lines_that_do_not_overlap():

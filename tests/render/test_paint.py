@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from llavar.records import Box
+from llavar.render import fonts
 from llavar.render.fonts import Font
 from llavar.render.layouts import Style, page, scene
 from llavar.render.paint import paint
@@ -182,6 +183,47 @@ def test_bars_become_thinner_and_stems_keep_their_width(slant: float):
     assert inked(thin)[row].sum() == pytest.approx(inked(usual)[row].sum(), abs=1)
     lost = inked(usual)[:, column].sum() - inked(thin)[:, column].sum()
     assert lost == pytest.approx(0.03 * 0.6 * SIZE, abs=1)
+
+
+def height_of(line: TextLine, place: int) -> tuple[float, float]:
+    """How far the letter at a place reaches above and below the baseline, in ems."""
+    glyph = list(line.glyphs())[place]
+    rows, columns = window(line, glyph)
+    about = slice(max(0, rows.start - 20), rows.stop + 20)
+    found = np.flatnonzero(inked(line)[about, columns].any(1)) + about.start
+    base = line.baseline * SIZE
+    return (base - found.min()) / (line.em * SIZE), (found.max() + 1 - base) / (line.em * SIZE)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.01])
+@pytest.mark.parametrize("small", [0.85, 1.15])
+def test_small_letters_change_their_size_alone(small: float, weight: float):
+    usual = replace(LETTERS, text="HxH", tracking=0.3, weight=weight)
+    other = replace(usual, small=small)
+    assert height_of(other, 0) == height_of(usual, 0)
+    assert height_of(other, 1)[0] == pytest.approx(small * height_of(usual, 1)[0], abs=0.02)
+    columns = [
+        np.flatnonzero(inked(line)[:, window(line, glyph)[1]].any(0)).mean()
+        for line, glyph in ((line, list(line.glyphs())[1]) for line in (usual, other))
+    ]
+    assert columns[0] == pytest.approx(columns[1], abs=1.5), "in the same place"
+    assert [glyph.x for glyph in other.glyphs()] == [glyph.x for glyph in usual.glyphs()]
+
+
+@pytest.mark.parametrize("font", [Font.LATO, Font.COURIER_PRIME, Font.NUNITO])
+def test_old_figures_are_as_low_as_an_x_or_hang_below(font: Font):
+    line = TextLine(text="x016395", font=font, em=0.15, x=0.02, baseline=0.5, ink=BLACK, tracking=0.3)
+    usual, other = (
+        [height_of(drawn, k) for k in range(7)] for drawn in (line, replace(line, old_figures=True))
+    )
+    x_height = usual[0][0]
+    for place in (1, 2):
+        assert other[place] == pytest.approx((x_height, 0.0), abs=0.04)
+    assert other[3] == usual[3]
+    for place in (4, 5, 6):
+        hangs = usual[place][0] - other[place][0]
+        assert hangs == pytest.approx(fonts.figure_height(font) - fonts.x_height(font), abs=0.02)
+        assert other[place][1] - usual[place][1] == pytest.approx(hangs, abs=0.02)
 
 
 @pytest.mark.parametrize("font", Font)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import re
 import string
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -72,6 +73,16 @@ def test_random_strings_have_their_length_and_no_spaces(seed: int, length: int):
 def test_random_strings_use_every_kind_of_character(pool: str):
     drawn = "".join(words.random_string(random.Random(seed), 8) for seed in range(1000))
     assert set(pool) <= set(drawn)
+
+
+def test_random_strings_can_have_characters_twice_in_a_row():
+    def pairs(doubled: float) -> float:
+        drawn = [words.random_string(random.Random(seed), 20, doubled=doubled) for seed in range(300)]
+        return sum(a == b for text in drawn for a, b in pairwise(text)) / (19 * len(drawn))
+
+    assert pairs(0.0) < 0.06
+    assert pairs(0.3) == pytest.approx(0.3 + 0.7 * pairs(0.0), abs=0.03)
+    assert words.random_string(random.Random(0), 0, doubled=0.5) == ""
 
 
 def test_equal_seeds_give_equal_words():

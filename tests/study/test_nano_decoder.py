@@ -192,9 +192,9 @@ def test_grids_that_lose_empty_rows_keep_text_and_ornaments():
 def test_the_text_of_a_whole_grid_is_that_of_the_picture():
     data = DecoderData(whole=1.0, damage=0.0, warm=0, pages=0.0)
     for index in range(6):
-        cells = tell(data, NANO, [index])[0].grid.reshape(12, 12, 7)
+        cells = tell(data, NANO, [index])[0].grid.reshape(12, 12, 10)
         lines = ["".join(CHARACTERS[c - 1] for c in row[:, :2].flatten().tolist() if c) for row in cells]
-        drawn = scene(f"decoder:{index}", Style(random_text=data.random_text))
+        drawn = scene(f"decoder:{index}", Style(random_text=data.random_text, doubled=data.doubled))
         assert "\n".join(line for line in lines if line) == drawn.text
 
 
@@ -256,6 +256,23 @@ def test_symbols_are_blurred_by_at_most_the_noise():
     assert torch.allclose(clean[5], expected)
 
 
+def test_letters_between_two_cells_are_in_both_by_a_share():
+    data = replace(DATA, whole=1.0, pages=0.0, damage=0.0)
+    still, moved = (tell(replace(data, aside=by), NANO, range(12))[0] for by in (0.0, 0.02))
+    assert torch.equal(still.grid[:, 7:9], still.grid[:, :2])
+    assert torch.equal(moved.grid[:, 3:6], still.grid[:, 3:6])
+    aside = (moved.grid[:, 7:9] != moved.grid[:, :2]).any(1)
+    assert 0.02 < aside.float().mean() < 0.5
+    share = moved.grid[:, 9]
+    assert 0 <= share.min() < 20 < share.max() <= 50
+    tables, grid = SymbolTables(16, 12), moved.grid[aside & (share > 10)]
+    with torch.no_grad():
+        clean, seen = tables(grid, 0.0), tables(grid, 1e-9)
+        here, there = (sum(tables.tables[k].weight[grid[:, at + k]] for k in (0, 1)) for at in (0, 7))
+    assert torch.allclose(seen - clean, (there - here) * grid[:, 9:] / 100, atol=1e-5)
+    assert torch.allclose(tables(grid[:, :6], 1e-9), clean, atol=1e-5), "a grid that knows no more is itself"
+
+
 def test_characters_can_start_as_their_tokens():
     tables, embeddings = SymbolTables(16, 12), torch.randn(NANO.vocab_size, 16)
     ids = [NANO.token_id(char) for char in CHARACTERS]
@@ -302,7 +319,7 @@ def test_facts_and_reading_say_what_the_scene_holds():
 def test_every_cell_knows_the_character_before_it():
     told = tell(DecoderData(damage=0.0, warm=0, pages=1.0), NANO, [5])[0]
     latest = 0
-    for left, right, *_, before in told.grid.tolist():
+    for left, right, _, _, _, _, before, *_ in told.grid.tolist():
         assert before == latest
         latest = right or left or latest
     assert latest

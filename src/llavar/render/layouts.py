@@ -37,13 +37,15 @@ class Style:
     """Which scenes to draw.
 
     ``held_out_*`` switch to the parts that training never sees; ``random_text`` is the share of lines made of
-    characters without meaning; ``max_lines`` of 0 draws ornaments alone; ``wild`` adds noise and blur.
+    characters without meaning, ``doubled`` the chance of each of them to be the one before it again;
+    ``max_lines`` of 0 draws ornaments alone; ``wild`` adds noise and blur.
     """
 
     held_out_words: bool = False
     held_out_fonts: bool = False
     held_out_layouts: bool = False
     random_text: float = 0.0
+    doubled: float = 0.0
     min_lines: int = 1
     max_lines: int = 3
     shapes: float = 0.7
@@ -206,7 +208,7 @@ def _fitting(
 def _text(rng: random.Random, plan: _Plan, style: Style, room: int, index: int) -> str:
     length = max(2, min(room, rng.randint(3, 13)))
     if rng.random() < style.random_text:
-        text = words.random_string(rng, rng.randint(1, length))
+        text = words.random_string(rng, rng.randint(1, length), doubled=style.doubled)
         if length > 6 and rng.random() < 0.4:
             cut = rng.randint(2, len(text)) if len(text) > 2 else len(text)
             text = f"{text[:cut]} {text[cut:]}".strip()
@@ -290,12 +292,17 @@ def _panel(tone: RGB, box: Box) -> Panel:
 
 
 def page(seed: int | str, style: Style) -> Scene:
-    """A picture full of text, line under line, each in its own font: the densest lesson for a tower."""
+    """A picture full of text, line under line, each in its own font: the densest lesson for a tower.
+
+    Some have a rule beside the text, which is no letter.
+    """
     rng = random.Random(f"page:{seed}")
     ground = rng.choice(list(Colour))
     top = _jitter(rng, TONES[ground])
     bottom = _jitter(rng, top, 26) if rng.random() < 0.3 else top
-    plan = _Plan(zone=_box(0.02, 0.0, 0.98, 1.0), align=rng.random(), lines=(7, 7))
+    left, right = (rng.uniform(0.03, 0.1) if rng.random() < 0.2 else 0.0 for _ in "lr")
+    rules = tuple(_rule(rng, top, at) for at, there in ((left, left), (1 - right, right)) if there)
+    plan = _Plan(zone=_box(left + 0.02, 0.0, 0.98 - right, 1.0), align=rng.random(), lines=(7, 7))
     family = fonts.HELD_OUT if style.held_out_fonts else fonts.TRAIN
     lines: list[TextLine] = []
     y = rng.uniform(-0.02, 0.06)
@@ -305,7 +312,7 @@ def page(seed: int | str, style: Style) -> Scene:
             break
         tracking = rng.uniform(0.02, 0.12) if rng.random() < 0.15 else 0.0
         text = _fitting(rng, plan, style, face, em, tracking, 0)
-        text += _filler(rng, text, face, em, tracking, plan.zone.width)
+        text += _filler(rng, style, text, face, em, tracking, plan.zone.width)
         x = plan.zone.left + (plan.zone.width - text_width(text, face, em, tracking)) * rng.random()
         ink = _contrasting(rng, top, 70)
         lines.append(
@@ -318,16 +325,25 @@ def page(seed: int | str, style: Style) -> Scene:
         top=top,
         bottom=bottom,
         lines=tuple(lines),
+        panels=rules,
         noise=rng.uniform(0, 9) if rng.random() < style.wild else 0.0,
         blur=rng.uniform(0, 0.006) if rng.random() < style.wild else 0.0,
     )
 
 
-def _filler(rng: random.Random, text: str, face: Font, em: float, tracking: float, width: float) -> str:
+def _rule(rng: random.Random, ground: RGB, at: float) -> Panel:
+    """A line from the top to the bottom of a picture, at most as wide as a stem."""
+    half = rng.uniform(0.003, 0.012)
+    return _panel(_contrasting(rng, ground, 60), _box(at - half, 0, at + half, 1))
+
+
+def _filler(
+    rng: random.Random, style: Style, text: str, face: Font, em: float, tracking: float, width: float
+) -> str:
     """What may follow ``text`` so that the line is nearly full."""
     extra = ""
     while True:
-        more = f" {words.random_string(rng, rng.randint(1, 5))}"
+        more = f" {words.random_string(rng, rng.randint(1, 5), doubled=style.doubled)}"
         if text_width(text + extra + more, face, em, tracking) > width:
             return extra
         extra += more

@@ -61,12 +61,28 @@ def _shape(draw: ImageDraw.ImageDraw, shape: Shape, size: int) -> None:
 
 def _line(draw: ImageDraw.ImageDraw, line: TextLine, size: int, ink: RGB | int | None = None) -> None:
     """Letter by letter, each where the scene says: within a text, Pillow rounds advances to whole pixels."""
-    face = fonts.load(line.font, round(line.em * size, 1))
     fill = line.ink if ink is None else ink
     pen = line.x
     for char in line.text:
-        draw.text((pen * size, line.baseline * size), char, font=face, fill=fill, anchor="ls")
-        pen += (fonts.advance(line.font, char) + line.tracking) * line.em
+        step = fonts.advance(line.font, char) * line.em
+        share, sunk = _place(line, char)
+        face = fonts.load(line.font, round(share * line.em * size, 1))
+        at = ((pen + (1 - share) * step / 2) * size, (line.baseline + sunk) * size)
+        draw.text(at, char, font=face, fill=fill, anchor="ls")
+        pen += step + line.tracking * line.em
+
+
+def _place(line: TextLine, char: str) -> tuple[float, float]:
+    """How large a letter of a line is, as a share of the font's, and how far below the baseline it stands.
+
+    Of old figures 0, 1 and 2 are as low as an x, 6 and 8 as they are, and the others hang below.
+    """
+    if char.islower():
+        return line.small, 0.0
+    if not (line.old_figures and char.isdigit()):
+        return 1.0, 0.0
+    small, figure = line.small * fonts.x_height(line.font), fonts.figure_height(line.font)
+    return small / figure if char in "012" else 1.0, (figure - small) * line.em * (char in "34579")
 
 
 def _varied(line: TextLine, size: int) -> tuple[Image.Image, int]:

@@ -85,10 +85,11 @@ class Glyph:
 class TextLine:
     """One line of text: the pen starts at ``x``, letters stand on ``baseline``, ``em`` is the font size.
 
-    The last four make other letters of a font's: ``stretch`` is their width as a share of the font's,
+    The last six make other letters of a font's: ``stretch`` is their width as a share of the font's,
     ``slant`` how far they lean to the right for each unit of height, about the middle of the capitals,
-    ``weight`` how much wider, in ems, every stem is (below 0 it is narrower), and ``contrast`` how much
-    thinner every bar is.
+    ``weight`` how much wider, in ems, every stem is (below 0 it is narrower), ``contrast`` how much thinner
+    every bar is, ``small`` the size of small letters as a share of the font's, and ``old_figures`` lets
+    figures rise and sink as small letters do.
     """
 
     text: str
@@ -102,6 +103,8 @@ class TextLine:
     slant: float = 0.0
     weight: float = 0.0
     contrast: float = 0.0
+    small: float = 1.0
+    old_figures: bool = False
 
     @property
     def width(self) -> float:

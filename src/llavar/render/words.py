@@ -86,8 +86,12 @@ def number(rng: random.Random) -> str:
     return str(rng.randint(0, 10 ** rng.randint(1, 5)))
 
 
-def random_string(rng: random.Random, length: int) -> str:
-    """Characters without meaning: mostly letters of one case, else a mixture with digits and marks."""
+def random_string(rng: random.Random, length: int, *, doubled: float = 0.0) -> str:
+    """Characters without meaning: mostly letters of one case, else a mixture with digits and marks.
+
+    Each is by a chance of ``doubled`` the one before it: by lot, letters hardly ever come twice, as those of
+    words do.
+    """
     kind = rng.random()
     pool = _LETTERS
     if kind < 0.25:
@@ -98,7 +102,10 @@ def random_string(rng: random.Random, length: int) -> str:
         pool = _LETTERS + _LETTERS.upper() + _DIGITS
     elif kind < 0.85:
         pool = _LETTERS + _LETTERS.upper() + _DIGITS * 2 + _MARKS
-    return "".join(rng.choice(pool) for _ in range(length))
+    drawn = rng.choice(pool) if length else ""
+    while len(drawn) < length:
+        drawn += drawn[-1] if doubled and rng.random() < doubled else rng.choice(pool)
+    return drawn
 
 
 def word(rng: random.Random, *, held_out: bool) -> str:

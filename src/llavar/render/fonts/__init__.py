@@ -66,7 +66,23 @@ def _advances(font: Font) -> dict[str, float]:
 @cache
 def cap_height(font: Font) -> float:
     """Height of a capital H in ems."""
-    _, top, _, bottom = load(font, _UNIT).getbbox("H", anchor="ls")
+    return _height(font, "H")
+
+
+@cache
+def x_height(font: Font) -> float:
+    """Height of an x in ems."""
+    return _height(font, "x")
+
+
+@cache
+def figure_height(font: Font) -> float:
+    """Height of a 1 in ems."""
+    return _height(font, "1")
+
+
+def _height(font: Font, char: str) -> float:
+    _, top, _, bottom = load(font, _UNIT).getbbox(char, anchor="ls")
     return (bottom - top) / _UNIT
 
 

@@ -39,8 +39,9 @@ from llavar.train.loop import Size
 class Told(NamedTuple):
     """Token ids and labels, and the grids that stand in the places of pictures, one after the other.
 
-    ``grid``: int64 (cells, 7): a grid's six numbers, and the class of the character before. ``found``: int64
-    (rows, length), what a :class:`~llavar.study.nano.finding.Finder` is to tell.
+    ``grid``: int64 (cells, 10): a grid's six numbers, the class of the character before, what its halves hold
+    if the lines stand a little aside, and by how many hundredths it is that. ``found``: int64 (rows, length),
+    what a :class:`~llavar.study.nano.finding.Finder` is to tell.
     """
 
     batch: Batch
@@ -53,9 +54,11 @@ class DecoderData:
     """What the decoder is asked.
 
     ``damage`` is the largest chance of a character to be wrong in a grid, and ``noise`` the largest blur of a
-    cell, in sizes of a symbol. ``whole`` is the share of grids
-    that keep all of their empty rows; the others lose some, which makes them shorter and changes no answer.
-    A step of ``batch`` conversations is computed in ``parts`` micro-batches of like length.
+    cell, in sizes of a symbol. A tower cannot tell in which cell a letter is that stands between two: up to
+    half of a grid is what it were if its lines stood ``aside`` (a standard deviation, in sides of the
+    picture). ``whole`` is the share of grids that keep all of their empty rows; the others lose some, which
+    makes them shorter and changes no answer. A step of ``batch`` conversations is computed in ``parts``
+    micro-batches of like length.
 
     Over the first ``warm`` samples it only spells, one full line at first, more of them later: that is where
     most is learned for each token that is computed, and questions cannot be answered before. ``pages`` is the
@@ -69,14 +72,20 @@ class DecoderData:
     turns: int = 5
     whole: float = 0.25
     random_text: float = 0.5
+    doubled: float = 0.15
     damage: float = 0.06
     noise: float = 0.6
+    aside: float = 0.005
     warm: int = 9_600
     pages: float = 0.25
     more: float = 0.0
     blank: float = 0.0
     quizzes: float = 0.0
     seed: str = "decoder"
+
+
+_BEFORE, _ASIDE, _SHARE = 6, 7, 9
+"""Columns of a grid in :class:`Told`: after the six numbers, and the first of two."""
 
 
 class SymbolTables(nn.Module):
@@ -105,11 +114,19 @@ class SymbolTables(nn.Module):
             table.weight[1:] = turned + torch.randn(width) * embeddings.std()
 
     def forward(self, grid: Tensor, noise: float) -> Tensor:
-        """(cells, 6) -> (cells, width), each blurred by up to ``noise`` times the size of a symbol."""
+        """(cells, 6 or more) -> (cells, width), each blurred by up to ``noise`` times the size of a symbol.
+
+        Where there is noise and the grid is that of :class:`Told`, cells are in part what they hold aside.
+        """
         embedded = sum(table(grid[..., i]) for i, table in enumerate(self.tables))
         assert isinstance(embedded, Tensor)
         if not noise:
             return embedded
+        if grid.shape[1] > _ASIDE:
+            share = grid[:, _SHARE, None] / 100
+            for half, table in enumerate(self.tables[:2]):
+                aside, here = table(grid[:, _ASIDE + half]), table(grid[:, half])
+                embedded = embedded + share * (aside - here)
         scale = self.tables[0].get_parameter("weight").detach().std()
         strength = torch.rand(len(grid), 1) * noise * scale
         return embedded + strength * torch.randn_like(embedded)
@@ -155,7 +172,7 @@ class GridObjective:
         # To spell is to find the cell that comes after what was written last. That every cell knows, half-way
         # up, which character comes before it is asked for outright; left to the answers it takes far longer.
         held = (batch.grid[:, :2] != grids.BLANK).any(1)
-        before = head_loss(self.tables.before, inner[held], batch.grid[held, 6])
+        before = head_loss(self.tables.before, inner[held], batch.grid[held, _BEFORE])
         return answers + 0.5 * before + 0.5 * self.finder.loss(late, batch.found)
 
     def _hidden(self, told: Told, noise: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -202,14 +219,14 @@ def _told(made: Sequence[tuple[Encoded, np.ndarray, list[int]]], tokenizer: Text
 def _sample(data: DecoderData, tokenizer: TextTokenizer, index: int) -> tuple[Encoded, np.ndarray, list[int]]:
     rng = random.Random(f"{data.seed}:{index}")
     ease = 1 - min(1.0, index / data.warm) if data.warm else 0.0
-    style = Style(random_text=data.random_text)
+    style = Style(random_text=data.random_text, doubled=data.doubled)
     spelled, most = (1.0, 4 - 3 * ease) if ease else (data.pages, 4.0)
     name = f"{data.seed}:{index}"
     drawn, conversation, is_page = lesson(
         name, rng, style, spelled, most, data.turns, more=data.more, blank=data.blank, quizzes=data.quizzes
     )
     whole = 0.0 if is_page else data.whole
-    cells = grids.grid(drawn, data.patches).cells()
+    cells = _seen(drawn, data, rng)
     if rng.random() >= whole:
         cells = _shortened(cells, rng, most=0.5 * (1 - ease))
     cells = cells.reshape(-1, cells.shape[-1])
@@ -258,13 +275,25 @@ def lesson(
     return Lesson(drawn, enriched(talk, drawn, rng) if more and rng.random() < more else talk, False)
 
 
+def _seen(drawn: Scene, data: DecoderData, rng: random.Random) -> np.ndarray:
+    """int64 (side, side, 9): a scene's grid, what its halves hold if all lines stand aside, and a share."""
+    moved = tuple(
+        replace(line, x=line.x + rng.gauss(0, data.aside), baseline=line.baseline + rng.gauss(0, data.aside))
+        for line in drawn.lines
+    )
+    cells = grids.grid(drawn, data.patches).cells()
+    aside = grids.grid(replace(drawn, lines=moved), data.patches).cells()[..., :2]
+    share = np.full_like(aside[..., :1], rng.randint(0, 50))
+    return np.concatenate([cells, aside, share], -1)
+
+
 def _with_before(cells: np.ndarray) -> np.ndarray:
-    """The cells with one more column: the class of the last character before each, 0 for the first."""
-    latest, before = grids.BLANK, np.zeros((len(cells), 1), np.int64)
+    """The cells with a column after their six: the class of the last character before each, 0 for none."""
+    latest, before = grids.BLANK, np.zeros(len(cells), np.int64)
     for place, (left, right) in enumerate(cells[:, :2]):
         before[place] = latest
         latest = right or left or latest
-    return np.concatenate([cells, before], axis=1)
+    return np.insert(cells, _BEFORE, before, axis=1)
 
 
 def _lines(full: Scene, rng: random.Random, most: float) -> Scene:
@@ -276,7 +305,7 @@ def _lines(full: Scene, rng: random.Random, most: float) -> Scene:
 
 def _shortened(cells: np.ndarray, rng: random.Random, most: float) -> np.ndarray:
     """Without rows that hold neither text nor ornament; a share of up to ``most``, and one, stay."""
-    empty = [row for row, content in enumerate(cells) if not content[:, :2].any() and not content[:, 3].any()]
+    empty = [row for row, content in enumerate(cells) if not content[:, [0, 1, 3, 6, 7]].any()]
     spared = empty[rng.randrange(len(empty))] if empty and most else -1
     kept = most * rng.random()
     gone = [row for row in empty if row != spared and rng.random() >= kept]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -23,6 +24,8 @@ _AS_IT_IS = 0.3
 
 _THINNED, _THINNEST = 0.4, 0.7
 """Share of the others whose bars are thinner, and by how much of a font's at the most."""
+_OLD, _SMALL = 0.25, 0.4
+"""Shares of the others whose figures rise and sink, and whose small letters have another size."""
 
 SHAPE_NAMES = tuple(kind.value for kind in ShapeKind)
 
@@ -31,22 +34,26 @@ def varied(scene: Scene, seed: str) -> Scene:
     """The scene with most of its lines in letters that no font has: wider, leaning, bolder, of thin bars.
 
     A dozen fonts are few, and what knows them alone reads others worse: an e as c, where its bar is a hair.
-    Lines stay within the picture.
+    Lines stay within the picture, and off what stands to their right.
     """
     rng = random.Random(f"varied:{seed}")
-    return replace(scene, lines=tuple(_other(line, rng) for line in scene.lines))
+    edges = [panel.box.left for panel in scene.panels]
+    return replace(scene, lines=tuple(_other(line, edges, rng) for line in scene.lines))
 
 
-def _other(line: TextLine, rng: random.Random) -> TextLine:
+def _other(line: TextLine, edges: Sequence[float], rng: random.Random) -> TextLine:
     if rng.random() < _AS_IT_IS:
         return line
-    room = max(1.0, (0.99 - line.x) / max(line.width, 0.01))
+    end = min([1.0, *(edge for edge in edges if edge >= line.x + line.width)])
+    room = max(1.0, (end - 0.01 - line.x) / max(line.width, 0.01))
     return replace(
         line,
         stretch=min(rng.uniform(0.85, 1.2), room),
         slant=rng.choice((0.0, rng.uniform(-0.05, 0.25))),
         weight=rng.uniform(-0.015, 0.03),
         contrast=fonts.bar(line.font) * rng.uniform(0, _THINNEST) if rng.random() < _THINNED else 0.0,
+        small=rng.uniform(0.88, 1.12) if rng.random() < _SMALL else 1.0,
+        old_figures=rng.random() < _OLD,
     )
 
 

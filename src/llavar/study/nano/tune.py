@@ -42,7 +42,8 @@ class TuneData:
     parts: int = 3
     turns: int = 4
     pages: float = 0.3
-    random_text: float = 0.45
+    random_text: float = 0.3
+    doubled: float = 0.15
     more: float = 0.0
     blank: float = 0.0
     quizzes: float = 0.0
@@ -121,7 +122,7 @@ class SceneObjective(LessonObjective):
 
     def sample(self, index: int) -> Sample:
         name = f"{self.data.seed}:{index}"
-        style = Style(random_text=self.data.random_text, wild=0.4)
+        style = Style(random_text=self.data.random_text, doubled=self.data.doubled, wild=0.4)
         data = self.data
         drawn, conversation, _ = lesson(
             name,
