@@ -241,7 +241,10 @@ def test_fetched_pictures_are_encoded_anew_upright_and_bare(server: Server, tmp_
     assert (big.file.width, big.file.height) == (150, 450)
 
 
-def test_an_interrupted_shard_fetches_nothing_twice(server: Server, tmp_path: Path):
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_an_interrupted_shard_fetches_again_only_what_was_under_way(
+    at_once: int, server: Server, tmp_path: Path
+):
     @dataclass
     class Source:
         given: list[Item]
@@ -260,11 +263,12 @@ def test_an_interrupted_shard_fetches_nothing_twice(server: Server, tmp_path: Pa
             raise KeyboardInterrupt
 
     corpus = Corpus(tmp_path)
-    one_by_one = stage(tmp_path, at_once=1)
+    fetch = stage(tmp_path, at_once=at_once)
     with pytest.raises(KeyboardInterrupt):
-        corpus.run(source, [one_by_one], settings=RunSettings(shard_rows=8), on_step=stop)
-    corpus.run(source, [one_by_one], settings=RunSettings(shard_rows=8))
-    assert sum(server.asked.values()) <= 12 + 1  # the one that was under way
+        corpus.run(source, [fetch], settings=RunSettings(shard_rows=8), on_step=stop)
+    corpus.run(source, [fetch], settings=RunSettings(shard_rows=8))
+    assert len(server.asked) == 12
+    assert sum(server.asked.values()) <= 12 + at_once - 1  # the one whose handing on was interrupted is kept
     assert [one.id for shard in corpus.items("fetch") for one in shard] == [f"/png/{n}" for n in range(12)]
 
 

@@ -3,7 +3,7 @@
 Many at a time, few at a time from one host, each with a limit of bytes and of time, and only from public
 addresses (:mod:`llavar.net`). What a server says to do later is tried again; a server that asks not to train
 on its pictures (``X-Robots-Tag: noai``) is heard. A file is named after the hash of what came, so that equal
-pictures lie on the disk once, and nothing is fetched twice after a kill.
+pictures lie on the disk once. After a kill only those are fetched again that were under way.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -90,14 +91,22 @@ class FetchStage:
     version: ClassVar[int] = 2
 
     def run(self, items: Sequence[Item]) -> Iterator[tuple[int, Outcome]]:
-        """Outcomes as they come. Given up in the middle, it starts no more and waits for those under way."""
+        """Outcomes as they come, never more than ``at_once`` started and not handed on.
+
+        Given up in the middle, it starts no more and waits for those under way.
+        """
         (self.root / FOLDER).mkdir(parents=True, exist_ok=True)
         hosts = _Hosts(self.settings.per_host)
         pool = ThreadPoolExecutor(self.settings.at_once, thread_name_prefix="llavar-fetch")
         try:
-            started = {pool.submit(self._one, item, hosts): place for place, item in enumerate(items)}
-            for done in as_completed(started):
-                yield started[done], done.result()
+            waiting, started = iter(enumerate(items)), dict[Future[Outcome], int]()
+            while True:
+                for place, item in islice(waiting, self.settings.at_once - len(started)):
+                    started[pool.submit(self._one, item, hosts)] = place
+                if not started:
+                    return
+                for done in wait(started, return_when=FIRST_COMPLETED).done:
+                    yield started.pop(done), done.result()
         finally:
             pool.shutdown(cancel_futures=True)
 
