@@ -52,6 +52,25 @@ def test_an_interrupted_step_counts_and_goes_on(tmp_path: Path, clock: list[floa
     assert again.seconds == {"train": 12.0}
 
 
+def test_a_kill_costs_the_ledger_ten_seconds(tmp_path: Path, clock: list[float]):
+    watch = Watch(tmp_path / "seconds.json", quiet=True)
+
+    def kept() -> float:
+        return Watch(tmp_path / "seconds.json").seconds.get("train", 0.0)
+
+    with watch.step("train"):
+        seen: list[float] = []
+        for done, seconds in enumerate((4.0, 5.0, 6.0, 9.0, 1.0)):
+            clock[0] += seconds
+            watch.count(done, 5)
+            seen.append(kept())
+        assert seen == [0.0, 0.0, 15.0, 15.0, 25.0]
+        clock[0] += 2
+    clock[0] += 100
+    watch.count(5, 5)  # between steps no time is anyone's
+    assert kept() == watch.total == 27.0
+
+
 @pytest.mark.parametrize("content", ["{", "[1]", '{"read": "long"}', '{"read": null}', "\\xff"])
 def test_a_damaged_ledger(tmp_path: Path, content: str):
     (tmp_path / "seconds.json").write_text(content)
