@@ -56,7 +56,7 @@ _JOINED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSettings:
-    """Steps of each part. In what the build of the shipped files was another, docs/nano.md says.
+    """Steps of each part. docs/nano.md says where the shipped files were made with others.
 
     ``threads`` changes the order of sums, so it is fixed.
     """
