@@ -13,11 +13,13 @@ from llavar.evals import run as evals
 from llavar.generate.local import LocalGenerator
 from llavar.models import _hf as hf
 from llavar.models import folder as folders
+from llavar.models.loss import features
 from llavar.models.tokenizer import load_tokenizer, nano_tokenizer
 from llavar.records import Question, Task
 from llavar.render.layouts import Style
 from llavar.study.nano import weights
 from llavar.study.nano.questions import exam, write_pictures
+from llavar.study.nano.tower import TowerData, show
 
 PLAIN = Style(random_text=0.0, max_lines=2, wild=0.0)
 """Scenes as nano was trained on, without noise and without strings of no meaning."""
@@ -61,6 +63,38 @@ def test_the_projector_of_the_base_is_untrained(base: Path, tmp_path: Path):
     nano = tensors(weights.folder("nano"))
     assert any(not torch.equal(made[key], nano[key].float()) for key in projector)
     assert all(torch.equal(made[key], again[key]) for key in made)
+
+
+def test_the_base_takes_the_mean_patch_for_a_part_of_a_picture_at_any_seed(base: Path, tmp_path: Path):
+    nano = hf.load_llava(weights.folder("nano"))
+    other = hf.load_llava(weights.base_folder(tmp_path / "other", seed=1))
+    ours = hf.load_llava(base)
+    matrices = [hf.linear_projector(model).weight for model in (nano, ours, other)]
+    assert not torch.equal(matrices[1], matrices[2])
+    seen = show(TowerData(pages=0.2, seed="pictures that the bias was not taken from"), range(16))
+    with torch.no_grad():
+        patches = features(nano, seen.pixels).flatten(0, 1)
+        wanted = hf.linear_projector(nano)(patches).mean(0)
+        for model, matrix in zip((ours, other), matrices[1:], strict=True):
+            reached = hf.linear_projector(model)(patches).mean(0)
+            assert (reached - wanted).norm() < 0.2 * wanted.norm()
+            # Nothing else of nano's projector is left in it.
+            likeness = torch.nn.functional.cosine_similarity(matrix.flatten(), matrices[0].flatten(), dim=0)
+            assert abs(likeness) < 0.05
+
+
+def test_the_base_cannot_read(base: Path, tmp_path: Path):
+    asked = exam(8, seed="plain", style=PLAIN)
+    write_pictures(asked.scenes, tmp_path / "pictures", 384)
+    questions = [q for q in asked.questions if q.task is Task.TRANSCRIPTION]
+    said = evals.evaluate(
+        LocalGenerator.load(base),
+        questions,
+        image_root=tmp_path / "pictures",
+        out=tmp_path / "answers.jsonl",
+        max_new_tokens=48,
+    )
+    assert evals.summarise(questions, said, "base").scores["transcription_cer"].value > 0.9
 
 
 def test_the_base_loads_and_trains(base: Path):

@@ -19,9 +19,9 @@ from llavar.study.report_parts import Answer, answer_row, opened, rejects_part
 _TITLES = {
     Measure.HELD: "holds the answer",
     Measure.EXACT: "exact",
-    Measure.ERROR: "transcription error",
+    Measure.ERROR: "text errors",
     Measure.RECITED: "recites",
-    Measure.YES_NO: "says yes or no",
+    Measure.YES_NO: "yes or no",
     Measure.SHOWN: "colours, counts",
 }
 
@@ -31,9 +31,9 @@ _EXPLAINED = (
         "Questions on the text whose answer holds the right one: the paper's rule for TextVQA.",
     ),
     ("exact", "The same questions answered exactly."),
-    ("transcription error", "Character error rate when all of the text is asked for; lower is better."),
+    ("text errors", "Character error rate when all of the text is asked for; lower is better."),
     ("recites", "Answers to other questions that are the model's own transcription of the picture."),
-    ("says yes or no", "Yes/no questions answered with yes or no, rightly or not."),
+    ("yes or no", "Yes/no questions answered with yes or no, rightly or not."),
     ("colours, counts", "Questions on colours, shapes and counts answered rightly."),
 )
 
@@ -130,7 +130,7 @@ def _table(made: Ablated) -> Markup:
     for one in VARIANTS:
         cells = [_cell(made.scores[one.name][measure]) for measure in Measure]
         rows.append((one.title, f"{one.paper:.1f}", *cells))
-    header = ("Arm", "Paper, TextVQA", *(_TITLES[measure] for measure in Measure))
+    header = ("Arm", "paper", *(_TITLES[measure] for measure in Measure))
     return html.table(header, rows, numeric=range(1, len(header)))
 
 

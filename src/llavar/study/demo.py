@@ -69,8 +69,8 @@ class DemoSettings:
     text_pictures: int = 500
     control_pictures: int = 700
     exam_pictures: int = 100
-    stage1_steps: int = 160
-    stage2_steps: int = 380
+    stage1_steps: int = 280
+    stage2_steps: int = 260
     picture_size: int = 384
     seed: int = 0
     seeds: int = 3

@@ -98,9 +98,11 @@ def demo_report(made: Finished) -> page.DemoReport:
             "number of rows, in each run with the seed of the other. Its rows are rendered pictures with "
             "captions and questions on colours, shapes and counts, never on text. "
             f"With: {share:.0%} of these rows are replaced by text-rich ones. The "
-            "base is the shipped nano with its projector reset to random numbers: its vision tower can tell "
-            "letters apart and its decoder can answer questions about what a projector gives it, but nothing "
-            "connects the two, so it cannot read. What is compared is which rows teach the connection."
+            "base is the shipped nano with the matrix of its projector reset to random numbers: its vision "
+            "tower can tell letters apart and its decoder can answer questions about what a projector gives "
+            "it, but nothing connects the two, so it cannot read. (The projector's bias, the same for all "
+            "patches, is kept where the decoder expects pictures.) What is compared is which rows teach the "
+            "connection."
         ),
         held_out=(
             "Held out: a fifth of the word list, three fonts, three layouts. Question wordings are shared."

@@ -9,6 +9,10 @@ from llavar.errors import ModelError
 from llavar.models import folder as folders
 
 _FOLDER = Path(__file__).parent.parent / "weights"
+_MEAN_OF = 64
+"""Pictures that the mean patch is taken from."""
+_APART = 1_000
+"""Keeps a base from the numbers that nano's own projector began with, to which its tower has grown."""
 LAST_FILE = "special_tokens_map.json"
 """Written last, so a model folder that has it is whole."""
 
@@ -31,26 +35,35 @@ def folder(name: str) -> Path:
 
 
 def base_folder(out: Path, *, seed: int = 0) -> Path:
-    """Nano with its projector reset to the random numbers of ``seed``, at ``out``, made if absent.
+    """Nano with the matrix of its projector reset to random numbers of ``seed``, at ``out``, made if absent.
 
     What is left knows letters (the tower) and how to answer questions about what a projector gives it (the
-    decoder), but nothing connects the two: it cannot read.
+    decoder), but nothing connects the two: it cannot read. The bias is such that the mean patch is projected
+    where nano has it. The decoder takes for a part of a picture only what lies about there; with any other
+    bias, most of stage 1 goes by before a patch is that, and the first letter can be learned.
     """
     if (out / LAST_FILE).exists():
         return out
+    import torch
+
     from llavar.models import _hf as hf
+    from llavar.models.loss import features
     from llavar.models.shape import LlavaShape
     from llavar.models.tokenizer import load_tokenizer
+    from llavar.study.nano.tower import TowerData, show
 
     nano = folder("nano")
+    model = hf.load_llava(nano)
     shape = LlavaShape.from_config(folders.read_document(nano, "config.json"))
-    fresh = hf.build_llava(shape, seed=seed)
-    state = fresh.state_dict()
-    names = folders.hub_names(state)
-    for key, tensor in folders.read_tensors(folders.open_weights(nano)).items():
-        if not key.startswith("multi_modal_projector."):
-            state[names[key]].copy_(tensor)
-    hf.save_llava(fresh, out)
+    linear = hf.linear_projector(model)
+    fresh = hf.linear_projector(hf.build_llava(shape, seed=_APART + seed))
+    seen = show(TowerData(pages=0.5, varied=False, seed="base"), range(_MEAN_OF))
+    with torch.no_grad():
+        mean = features(model, seen.pixels).mean((0, 1))
+        wanted = linear(mean)
+        linear.weight.copy_(fresh.weight)
+        linear.bias.copy_(wanted - linear.weight @ mean)
+    hf.save_llava(model, out)
     load_tokenizer(nano).save(out)
     return out
 
