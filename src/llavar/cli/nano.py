@@ -13,7 +13,7 @@ def add(commands: Commands) -> None:
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     build = verbs.add_parser(
         "build",
-        help="train nano from nothing (some hours)",
+        help="train nano from nothing (about four hours on two cores)",
         description="Train nano from rendered pictures. Stopped, the same command goes on.",
     )
     build.add_argument("--out", type=Path, required=True, help="folder of the build")

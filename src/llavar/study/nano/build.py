@@ -56,7 +56,7 @@ _JOINED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSettings:
-    """Steps of each part. docs/nano.md says where the shipped files were made with others.
+    """Steps of each part; the defaults made the shipped files.
 
     ``threads`` changes the order of sums, so it is fixed.
     """
